@@ -1,0 +1,1 @@
+"""Moss without its faces: the nouns, the tools and the verbs."""

@@ -1,0 +1,1 @@
+"""Coding agents: any program that reads a brief, edits a checkout and replies."""

@@ -1,0 +1,1 @@
+"""Where agents run: Docker containers, or plain processes on a machine without an engine."""

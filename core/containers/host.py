@@ -1,0 +1,155 @@
+"""The Protocol of a host: what builds an agent's image and runs it, live or on trial.
+
+A *box* is a container on Docker and a process on a host without an engine. An *image* is named by its digest only:
+tags can be moved, and on a host of processes an image is a directory named after its content.
+Every box and image carries labels, and `label.OWNER` says that it is ours to reap.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+
+class label:
+    """Labels on every image and box that Moss makes."""
+
+    OWNER = "moss.owner"
+    """The id of the Moss installation."""
+    SUBSTRATE = "moss.substrate"
+    PURPOSE = "moss.purpose"
+    """`candidate`, `trial`, `check`, `live` or `relay`."""
+    RUN = "moss.run"
+    STEP = "moss.step"
+    COMMIT = "moss.commit"
+    TREE = "moss.tree"
+    SWAP = "moss.swap"
+    BOOT_ID = "moss.boot-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a checkout becomes an image."""
+
+    source: Path
+    """A clean export of the commit; read, never written."""
+    dockerfile: str
+    context: str
+    command: tuple[str, ...] | None
+    network: bool
+    timeout_s: float
+    labels: Mapping[str, str]
+    log: Path
+    """Build output is streamed here as it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    memory_mb: int = 512
+    cpus: float = 1.0
+    pids: int = 128
+    tmp_mb: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    name: str
+    """A volume of the engine, or a directory for processes."""
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSpec:
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    command: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    """Where the agent listens inside. A process is told its own free port in PORT instead."""
+    publish: int | None = None
+    volume: Volume | None = None
+    user: str | None = None
+    isolated: bool = True
+    """No network, read-only root, no capabilities, limits, state on a scratch directory. Only the live box is not."""
+    state_path: str = "/state"
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class BoxState:
+    name: str
+    image: str
+    running: bool
+    labels: Mapping[str, str]
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    exit_code: int
+    text: str
+    """Standard output and error, as one text, cut at the limit."""
+    timed_out: bool = False
+    cut: bool = False
+
+
+class Host(Protocol):
+    name: str
+    """`docker` or `process`."""
+    isolates: bool
+
+    async def ping(self) -> str:
+        """One line that says what answers. Raises Unavailable with the mend."""
+
+    async def build(self, recipe: Recipe) -> str:
+        """The image's digest. Raises BuildFailed with the last lines of the log."""
+
+    async def has_image(self, image: str) -> bool: ...
+
+    async def image_labels(self, image: str) -> Mapping[str, str]: ...
+
+    async def images(self, labels: Mapping[str, str]) -> list[str]: ...
+
+    async def remove_image(self, image: str) -> None: ...
+
+    async def create(self, spec: BoxSpec) -> None:
+        """Idempotent by name only in this sense: a box of that name, if there is one, is removed first when it
+        carries our owner label, and refused otherwise."""
+
+    async def put(self, name: str, source: Path) -> None:
+        """Lay the files below `source` over the working directory of a created box, before it starts."""
+
+    async def start(self, name: str) -> None: ...
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        """SIGTERM, grace, SIGKILL. The box stays and can be started again. Stopping a stopped box is fine."""
+
+    async def remove(self, name: str) -> None:
+        """With its relay and its scratch directories. Removing what is gone is fine."""
+
+    async def look(self, name: str) -> BoxState | None: ...
+
+    async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]: ...
+
+    async def wait(self, name: str, timeout_s: float) -> int | None:
+        """The exit code, or None when it still runs after the time. Waits on an event, not on a poll."""
+
+    async def logs(self, name: str, limit_bytes: int = 65_536) -> str: ...
+
+    async def run(
+        self, name: str, command: tuple[str, ...], *, stdin: str = "", timeout_s: float, limit_bytes: int = 262_144
+    ) -> Output:
+        """A command inside a running box."""
+
+    async def read(self, name: str, path: str, limit_bytes: int = 65_536) -> bytes | None:
+        """A file inside a box, or None."""
+
+    def door(self, name: str) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """A client whose base URL is the agent's port, over whatever leads there."""
+
+    async def close(self) -> None: ...

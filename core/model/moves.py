@@ -1,0 +1,34 @@
+"""Moves: each noun declares its states and their edges once; a state without edges is final."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from core.model.errors import IllegalMove
+
+S = TypeVar("S", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Moves(Generic[S]):
+    noun: str
+    edges: Mapping[S, frozenset[S]]
+
+    def allow(self, before: S, after: S) -> bool:
+        return after in self.edges.get(before, frozenset())
+
+    def check(self, before: S, after: S, which: str) -> None:
+        if not self.allow(before, after):
+            raise IllegalMove(f"{self.noun} {which} is {before}; it cannot become {after}.")
+
+    def is_final(self, state: S) -> bool:
+        return not self.edges.get(state)
+
+    def leading_to(self, after: S) -> frozenset[S]:
+        """The states from which `after` can be reached in one move."""
+        return frozenset(s for s, targets in self.edges.items() if after in targets)
+
+
+def moves(noun: str, edges: Mapping[S, tuple[S, ...]]) -> Moves[S]:
+    return Moves(noun, {state: frozenset(targets) for state, targets in edges.items()})

@@ -1,0 +1,259 @@
+"""A run: one evolution of one sealed batch. Its history of steps is the only memory of the pipeline."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.model.keypoints import Matrix
+from core.model.moves import moves
+from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.value import Value
+
+
+class RunState(StrEnum):
+    queued = "queued"
+    running = "running"
+    awaiting_consent = "awaiting_consent"
+    approved = "approved"
+    """Lasts while a freeze or quiet hours last."""
+    swapping = "swapping"
+    applied = "applied"
+    stopped = "stopped"
+    exhausted = "exhausted"
+    failed = "failed"
+    over_budget = "over_budget"
+    declined = "declined"
+    expired = "expired"
+    superseded = "superseded"
+    rolled_back = "rolled_back"
+    stuck = "stuck"
+
+
+RUN_MOVES = moves(
+    "run",
+    {
+        RunState.queued: (RunState.running, RunState.stopped),
+        RunState.running: (
+            RunState.awaiting_consent,
+            RunState.exhausted,
+            RunState.failed,
+            RunState.over_budget,
+            RunState.stopped,
+        ),
+        RunState.awaiting_consent: (
+            RunState.approved,
+            RunState.declined,
+            RunState.expired,
+            RunState.superseded,
+            RunState.stopped,
+        ),
+        RunState.approved: (RunState.swapping, RunState.stopped),
+        RunState.swapping: (RunState.applied, RunState.rolled_back, RunState.stuck),
+    },
+)
+
+RUN_IN_FLIGHT = (RunState.queued, RunState.running, RunState.approved, RunState.swapping)
+"""At most one run of a substrate is in one of these."""
+
+RESTARTABLE = (RunState.stopped, RunState.failed, RunState.exhausted, RunState.over_budget)
+
+
+class Dial(StrEnum):
+    """The depth dial."""
+
+    shallow = "shallow"
+    standard = "standard"
+    deep = "deep"
+
+
+class Budget(Value):
+    """None means no limit of that kind."""
+
+    money_usd: float | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+
+class Spend(Value):
+    money_usd: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Spend") -> "Spend":
+        return Spend(
+            money_usd=self.money_usd + other.money_usd,
+            tokens=self.tokens + other.tokens,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+class Stage(StrEnum):
+    prepare = "prepare"
+    baseline = "baseline"
+    control = "control"
+    locate = "locate"
+    plan = "plan"
+    plan_review = "plan_review"
+    implement = "implement"
+    code_review = "code_review"
+    build = "build"
+    evaluate = "evaluate"
+    verdict = "verdict"
+    offer = "offer"
+
+
+class Step(Value):
+    """One action of a run. Everything it makes is named after the run and this place in it."""
+
+    stage: Stage
+    iteration: int = 0
+    """0 for what comes before the first iteration and for the offer."""
+    round: int = 0
+    """Counts within an inner review loop, from 1."""
+    attempt: int = 1
+
+    @property
+    def name(self) -> str:
+        """`iter-2/plan-1`: where its artefacts lie."""
+        where = f"iter-{self.iteration}/" if self.iteration else ""
+        which = f"-{self.round}" if self.round else ""
+        again = f"-try-{self.attempt}" if self.attempt > 1 else ""
+        return f"{where}{self.stage.replace('_', '-')}{which}{again}"
+
+
+class Prepared(Value):
+    kind: Literal["prepared"] = "prepared"
+    base_commit: str
+    live_image: str
+    note: str = ""
+
+
+class Scored(Value):
+    """Of the baseline, of the control, or of a candidate."""
+
+    kind: Literal["scored"] = "scored"
+    matrix: Matrix
+
+
+class Located(Value):
+    kind: Literal["located"] = "located"
+    summary: str
+
+
+class Planned(Value):
+    kind: Literal["planned"] = "planned"
+    summary: str
+    expect_better: tuple[str, ...] = ()
+    may_hurt: tuple[str, ...] = ()
+
+
+class PlanReviewed(Value):
+    kind: Literal["plan_reviewed"] = "plan_reviewed"
+    verdict: PlanVerdict
+    remarks: str = ""
+
+
+class Implemented(Value):
+    """A change inside its scope, kept as a tree; it becomes a commit when its review accepts it."""
+
+    kind: Literal["implemented"] = "implemented"
+    tree: str
+    diff_hash: str
+    files: tuple[str, ...]
+    insertions: int
+    deletions: int
+    summary: str
+
+
+class CodeReviewed(Value):
+    kind: Literal["code_reviewed"] = "code_reviewed"
+    verdict: CodeVerdict
+    remarks: str = ""
+    commit: str | None = None
+    """The one commit, when the verdict is APPROVE."""
+
+
+class Built(Value):
+    kind: Literal["built"] = "built"
+    image: str
+
+
+class Judged(Value):
+    kind: Literal["judged"] = "judged"
+    verdict: Verdict
+    reason: str = ""
+
+
+class Offered(Value):
+    kind: Literal["offered"] = "offered"
+    candidate: str
+    consent: str
+
+
+class Trouble(StrEnum):
+    """Why a step did not do what it was for."""
+
+    rejected = "rejected"
+    """The work itself is not acceptable: out of scope, empty, does not build, breaks tests. Next round or iteration."""
+    broken = "broken"
+    """The tool failed: no JSON, exit code, engine away. The same step once more, then the run fails."""
+    misconduct = "misconduct"
+    """The coder did what its role forbids. The run fails."""
+
+
+class Failed(Value):
+    kind: Literal["failed"] = "failed"
+    trouble: Trouble
+    sentence: str
+
+
+Result = Annotated[
+    Prepared
+    | Scored
+    | Located
+    | Planned
+    | PlanReviewed
+    | Implemented
+    | CodeReviewed
+    | Built
+    | Judged
+    | Offered
+    | Failed,
+    Field(discriminator="kind"),
+]
+
+
+class Done(Value):
+    """A step that was taken, with what came of it."""
+
+    n: int
+    step: Step
+    result: Result
+    spend: Spend = Spend()
+    started_at: datetime
+    ended_at: datetime
+
+
+class Outcome(Value):
+    """How the pipeline ends."""
+
+    state: RunState
+    sentence: str
+
+
+class Run(Value):
+    id: str
+    substrate: str
+    batch: str
+    state: RunState
+    dial: Dial
+    budget: Budget
+    starter: str
+    queued_at: datetime
+    ended_at: datetime | None = None
+    sentence: str = ""
+    """How it ended, or what it waits for."""
+    archived: bool = False
+    """A restart leaves this run behind."""

@@ -1,0 +1,178 @@
+"""The substrate: everything Moss must know about the agent under evolution. `docs/substrate.md` explains each field."""
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Command = tuple[str, ...]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Build(Part):
+    dockerfile: str = "Dockerfile"
+    context: str = "."
+    command: Command | None = None
+    """Processes only: run once in the exported tree, for example to compile."""
+    network: bool = False
+    timeout_s: float = Field(default=600, gt=0)
+
+
+class RunAs(Part):
+    """How the live agent runs."""
+
+    box: str | None = None
+    """The name of the running container, to be adopted; without it Moss starts the agent itself."""
+    command: Command | None = None
+    """Needed for processes; for containers it overrides the image's CMD."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Where the agent listens inside its container."""
+    publish: int | None = Field(default=None, ge=1, le=65535)
+    """The port on this machine under which users reach it."""
+    env: dict[str, str] = {}
+    env_from: tuple[str, ...] = ()
+    """Names taken from Moss's own environment: for keys that must not stand in a file."""
+    volume: str | None = None
+    """A volume's name, or for processes a directory, that holds the agent's state."""
+    state_path: str = "/state"
+    """Where the volume is mounted inside the container."""
+    user: str | None = None
+    stop_grace_s: float = Field(default=10, gt=0, le=120)
+
+
+class Replay(Part):
+    """How one user turn is put to the agent."""
+
+    kind: Literal["openai", "http", "exec"] = "openai"
+    path: str = "/v1/chat/completions"
+    model: str = "agent"
+    headers: dict[str, str] = {}
+    history: Literal["client", "server"] = "client"
+    """client: every request carries the conversation so far. server: only the new turn; the agent keeps the session."""
+    body: dict[str, object] | None = None
+    """http: a JSON template; `{message}`, `{session}` and `{history}` are filled in."""
+    reply: str | None = None
+    """http: where the reply stands in the answer, as a dotted path such as `data.text`."""
+    command: Command | None = None
+    """exec: run inside the container, the message on standard input; `{session}` is filled in."""
+    ready_timeout_s: float = Field(default=60, gt=0)
+    turn_timeout_s: float = Field(default=120, gt=0)
+    reply_limit_bytes: int = Field(default=262_144, ge=1024)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Replay":
+        if self.kind == "http" and (self.body is None or self.reply is None):
+            raise ValueError("replay kind http needs `body` and `reply`")
+        if self.kind == "exec" and not self.command:
+            raise ValueError("replay kind exec needs `command`")
+        return self
+
+
+class Health(Part):
+    """Probes of a fresh container. Running is always asked; at least one more is required."""
+
+    http: str | None = None
+    heartbeat: str | None = None
+    """A JSON file in the container with `boot_id` and a `beat` that changes."""
+    commands: tuple[Command, ...] = ()
+    canary: str | None = None
+    """A message put to the agent once, in a reserved session, before commit."""
+    canary_expect: str | None = None
+    window_s: float = Field(default=90, gt=0)
+    every_s: float = Field(default=5, gt=0)
+    passes: int = Field(default=3, ge=1)
+    timeout_s: float = Field(default=5, gt=0)
+
+    @model_validator(mode="after")
+    def _one_probe(self) -> "Health":
+        if not (self.http or self.heartbeat or self.commands or self.canary):
+            raise ValueError("give at least one of http, heartbeat, commands, canary")
+        return self
+
+
+class Tests(Part):
+    command: Command
+    paths: tuple[str, ...] = ("tests/**",)
+    """Taken from the base commit, whatever the candidate did to them."""
+    timeout_s: float = Field(default=600, gt=0)
+
+
+class Scope(Part):
+    """What a diff may touch. Protected wins over editable."""
+
+    editable: tuple[str, ...] = ("**",)
+    protected: tuple[str, ...] = ()
+    max_files: int = Field(default=40, ge=1)
+    max_lines: int = Field(default=2000, ge=1)
+    max_file_bytes: int = Field(default=1_000_000, ge=1)
+
+
+ALWAYS_PROTECTED = (
+    ".git/**",
+    "**/.git/**",
+    ".gitmodules",
+    "**/.gitattributes",
+    ".github/**",
+    ".gitlab-ci.yml",
+    ".moss/**",
+    "moss.toml",
+)
+"""Protected in every substrate, in addition to what its owner names and to the paths of its tests."""
+
+
+class Grader(Part):
+    """A program of the owner's that scores a reply by code. It answers the schema of the role `evaluate`."""
+
+    command: Command
+    timeout_s: float = Field(default=60, gt=0)
+
+
+class Trials(Part):
+    workers: int = Field(default=2, ge=1, le=64)
+    memory_mb: int = Field(default=512, ge=32)
+    cpus: float = Field(default=1.0, gt=0)
+    pids: int = Field(default=128, ge=8)
+    tmp_mb: int = Field(default=64, ge=1)
+    timeout_s: float = Field(default=600, gt=0)
+    fixture: str | None = None
+    """A directory whose content each trial starts with at the state path."""
+
+
+class Substrate(Part):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    repository: str
+    branch: str = "main"
+    ahead: Literal["refuse", "rebase"] = "refuse"
+    """What to do when the branch has commits that are not live."""
+    trusted: bool = False
+    """The owner vouches for the code and for every change to it: required where nothing isolates it."""
+    build: Build = Build()
+    run: RunAs = RunAs()
+    replay: Replay = Replay()
+    health: Health
+    tests: Tests | None = None
+    smoke: Command | None = None
+    """Run once in every fresh image; exit code 0 is required."""
+    scope: Scope = Scope()
+    grader: Grader | None = None
+    tasks: tuple[str, ...] = ()
+    """Files of golden, safety and holdout tasks (JSON lines), outside the repository."""
+    trials: Trials = Trials()
+
+    @field_validator("tasks")
+    @classmethod
+    def _not_empty(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not file.strip() for file in files):
+            raise ValueError("a file name is empty")
+        return files
+
+    def protected(self) -> tuple[str, ...]:
+        tests = self.tests.paths if self.tests else ()
+        return (*ALWAYS_PROTECTED, *self.scope.protected, *tests)
+
+    @property
+    def state_dir(self) -> PurePosixPath:
+        return PurePosixPath(self.run.state_path)

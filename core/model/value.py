@@ -1,0 +1,31 @@
+"""The base of every value that crosses a border or a database column, and how ids are made."""
+
+import hashlib
+import json
+import secrets
+
+from pydantic import BaseModel, ConfigDict
+
+_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no 0/o, 1/l/i, u: ids are read aloud and typed
+
+
+class Value(BaseModel):
+    """Immutable, and strict about unknown fields: a typing mistake in a payload must not pass in silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """Compact JSON with sorted keys, so that equal values have equal text and equal hashes."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        return sha256(self.to_json().encode())
+
+
+def sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def new_id(noun: str) -> str:
+    """`new_id("run")` -> `run-7k3f9q2m`."""
+    return f"{noun}-" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
