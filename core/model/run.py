@@ -127,7 +127,8 @@ class Prepared(Value):
     kind: Literal["prepared"] = "prepared"
     base_commit: str
     live_image: str
-    note: str = ""
+    siblings: tuple[str, ...] = ()
+    """Held-back tasks that share the batch's failure."""
 
 
 class Scored(Value):

@@ -1,0 +1,158 @@
+"""What a run's history says: the questions that `next_step` and the stages ask of it. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TypeVar
+
+from core.model.keypoints import Matrix
+from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.run import (
+    Built,
+    CodeReviewed,
+    Done,
+    Failed,
+    Implemented,
+    Judged,
+    Located,
+    Planned,
+    PlanReviewed,
+    Prepared,
+    Scored,
+    Spend,
+    Stage,
+)
+from core.pipeline.offered import why_not
+
+R = TypeVar("R")
+
+History = Sequence[Done]
+
+
+def last(history: History, kind: type[R], stage: Stage | None = None, iteration: int | None = None) -> R | None:
+    """The latest result of that kind."""
+    for done in reversed(history):
+        if (
+            isinstance(done.result, kind)
+            and (stage is None or done.step.stage is stage)
+            and (iteration is None or done.step.iteration == iteration)
+        ):
+            return done.result
+    return None
+
+
+def spent(history: History) -> Spend:
+    return reduce(add, (done.spend for done in history), Spend())
+
+
+def prepared(history: History) -> Prepared:
+    found = last(history, Prepared)
+    assert found is not None, "asked before the run was prepared"
+    return found
+
+
+def baseline(history: History) -> Matrix:
+    return _matrix(history, Stage.baseline)
+
+
+def control(history: History) -> Matrix:
+    return _matrix(history, Stage.control)
+
+
+def _matrix(history: History, stage: Stage) -> Matrix:
+    found = last(history, Scored, stage)
+    assert found is not None, f"asked before the {stage} was scored"
+    return found.matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One iteration that came as far as a scored candidate."""
+
+    iteration: int
+    matrix: Matrix
+    against: tuple[str, ...]
+    """Why it may not be offered."""
+    claimed: Verdict | None
+
+    @property
+    def converged(self) -> bool:
+        return self.claimed is Verdict.converged and not self.against
+
+
+def tries(history: History) -> list[Try]:
+    found = []
+    for done in history:
+        if done.step.stage is Stage.evaluate and isinstance(done.result, Scored):
+            judged = last(history, Judged, iteration=done.step.iteration)
+            against = why_not(done.result.matrix, baseline(history), control(history), prepared(history).siblings)
+            claimed = judged.verdict if judged else None
+            found.append(Try(done.step.iteration, done.result.matrix, against, claimed))
+    return found
+
+
+def best(history: History) -> Try | None:
+    """The candidate to offer: the highest total of those that may be offered, the earliest among equals."""
+    allowed = [found for found in tries(history) if not found.against]
+    return max(allowed, key=lambda found: (found.matrix.total, -found.iteration), default=None)
+
+
+def on_plateau(history: History, window: int) -> bool:
+    """The last `window` scored candidates did not beat the best one before them."""
+    totals = [found.matrix.total for found in tries(history)]
+    return len(totals) > window and max(totals[-window:]) <= max(totals[:-window])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an iteration has accepted so far."""
+
+    diagnosis: Located | None
+    plan: Planned | None
+    change: Implemented | None
+    commit: str | None
+    image: str | None
+
+
+def work(history: History, iteration: int) -> Work:
+    reviewed = last(history, CodeReviewed, iteration=iteration)
+    built = last(history, Built, iteration=iteration)
+    return Work(
+        diagnosis=last(history, Located, iteration=iteration),
+        plan=last(history, Planned, iteration=iteration),
+        change=last(history, Implemented, iteration=iteration),
+        commit=reviewed.commit if reviewed else None,
+        image=built.image if built else None,
+    )
+
+
+def setbacks(history: History) -> list[tuple[str, str]]:
+    """Why rounds and iterations so far were not good enough: (where, why), oldest first. Told to every later coder."""
+    found = []
+    for done in history:
+        reason = _setback(history, done)
+        if reason:
+            found.append((done.step.name, reason))
+    return found
+
+
+def _setback(history: History, done: Done) -> str | None:
+    match done.result:
+        case Failed(sentence=sentence):
+            return sentence
+        case PlanReviewed(verdict=verdict, remarks=remarks) if verdict is not PlanVerdict.approve:
+            return f"{verdict}: {remarks}"
+        case CodeReviewed(verdict=CodeVerdict.reject, remarks=remarks):
+            return f"{CodeVerdict.reject}: {remarks}"
+        case Judged(verdict=verdict, reason=reason):
+            against = next((t.against for t in tries(history) if t.iteration == done.step.iteration), ())
+            if against:
+                claim = (
+                    f"{verdict} was claimed, but this candidate cannot be offered"
+                    if (verdict is Verdict.converged)
+                    else "this candidate cannot be offered"
+                )
+                return f"{claim}: {'; '.join(against[:5])}"
+            return None if verdict is Verdict.converged else f"{verdict}: {reason}"
+    return None

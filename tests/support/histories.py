@@ -1,0 +1,109 @@
+"""Random runs: a source of chance answers every step until `next_step` says that the run is over."""
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from core.model.keypoints import Keypoint, Level, Matrix, Row, TaskKind
+from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.run import (
+    Budget,
+    Built,
+    CodeReviewed,
+    Dial,
+    Done,
+    Failed,
+    Implemented,
+    Judged,
+    Located,
+    Offered,
+    Outcome,
+    Planned,
+    PlanReviewed,
+    Prepared,
+    Result,
+    Scored,
+    Spend,
+    Stage,
+    Step,
+    Trouble,
+)
+from core.pipeline.depth import TIERS
+from core.pipeline.next_step import Terms, next_step
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+TASKS = (("t1", TaskKind.batch), ("t2", TaskKind.batch), ("g1", TaskKind.golden), ("h1", TaskKind.holdout))
+
+
+def matrix(*levels: int) -> Matrix:
+    """One keypoint per task, in the order of TASKS."""
+    return Matrix(
+        rows=tuple(
+            Row(task=task, kind=kind, keypoint=Keypoint(id="k", text="does it"), levels=(Level(level),))
+            for (task, kind), level in zip(TASKS, levels, strict=True)
+        )
+    )
+
+
+def done(n: int, step: Step, result: Result, spend: Spend | None = None) -> Done:
+    at = START + timedelta(seconds=n)
+    return Done(n=n, step=step, result=result, spend=spend or Spend(), started_at=at, ended_at=at)
+
+
+def random_terms(chance: Random) -> Terms:
+    budget = Budget(
+        money_usd=chance.choice([None, 0.0, 3.0]),
+        tokens=chance.choice([None, 5_000]),
+        seconds=chance.choice([None, 200.0]),
+    )
+    return Terms(tier=TIERS[chance.choice(list(Dial))], budget=budget)
+
+
+def _random_matrix(chance: Random, mood: float) -> Matrix:
+    return matrix(*(chance.choice((1, 2, 3)) if chance.random() < mood else chance.choice((0, 1, 2)) for _ in TASKS))
+
+
+def random_result(chance: Random, step: Step, smooth: float) -> Result:
+    if step.stage is not Stage.offer and chance.random() > smooth:
+        return Failed(trouble=chance.choice(list(Trouble)), sentence="chance said no")
+    match step.stage:
+        case Stage.prepare:
+            return Prepared(base_commit="b", live_image="i", siblings=chance.choice([(), ("h1",)]))
+        case Stage.baseline | Stage.control:
+            return Scored(matrix=_random_matrix(chance, 0.2))
+        case Stage.locate:
+            return Located(summary="there")
+        case Stage.plan:
+            return Planned(summary="so")
+        case Stage.plan_review:
+            return PlanReviewed(verdict=_mostly(chance, PlanVerdict.approve, list(PlanVerdict)))
+        case Stage.implement:
+            return Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="did")
+        case Stage.code_review:
+            verdict = _mostly(chance, CodeVerdict.approve, list(CodeVerdict))
+            return CodeReviewed(verdict=verdict, commit="c" if verdict is CodeVerdict.approve else None)
+        case Stage.build:
+            return Built(image="sha256:1")
+        case Stage.evaluate:
+            return Scored(matrix=_random_matrix(chance, 0.9))
+        case Stage.verdict:
+            return Judged(verdict=_mostly(chance, Verdict.need_more_work, list(Verdict)))
+        case Stage.offer:
+            return Offered(candidate="x", consent="y")
+
+
+def _mostly(chance: Random, usual, every):  # type: ignore[no-untyped-def]
+    return usual if chance.random() < 0.6 else chance.choice(every)
+
+
+def random_run(seed: int, limit: int = 500) -> tuple[Terms, list[Done], Outcome]:
+    chance = Random(seed)
+    terms, smooth = random_terms(chance), chance.choice([0.6, 0.9, 0.98, 1.0])
+    history: list[Done] = []
+    while len(history) < limit:
+        decision = next_step(history, terms)
+        if isinstance(decision, Outcome):
+            return terms, history, decision
+        spend = Spend(money_usd=chance.random() / 10, tokens=chance.randrange(300), seconds=chance.random() * 10)
+        history.append(done(len(history), decision, random_result(chance, decision, smooth), spend))
+    raise AssertionError(f"seed {seed}: the run did not end within {limit} steps")

@@ -1,0 +1,235 @@
+"""The decisions of the pipeline, by example and over many random runs."""
+
+import pytest
+
+from core.model.keypoints import Matrix, TaskKind
+from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.run import (
+    Budget,
+    Built,
+    CodeReviewed,
+    Dial,
+    Done,
+    Failed,
+    Implemented,
+    Judged,
+    Located,
+    Outcome,
+    Planned,
+    PlanReviewed,
+    Prepared,
+    Result,
+    RunState,
+    Scored,
+    Spend,
+    Stage,
+    Step,
+    Trouble,
+)
+from core.pipeline.depth import TIERS
+from core.pipeline.history import best, setbacks
+from core.pipeline.next_step import Terms, next_step
+from core.pipeline.offered import why_not
+from tests.support.histories import done, matrix, random_run
+
+TERMS = Terms(tier=TIERS[Dial.shallow], budget=Budget())
+BASE, GOOD = matrix(1, 1, 3, 1), matrix(3, 3, 3, 3)
+
+
+class Story:
+    """A run told step by step: each result answers the step that `next_step` asked for."""
+
+    def __init__(self, terms: Terms = TERMS) -> None:
+        self.terms = terms
+        self.history: list[Done] = []
+
+    def next(self) -> Step | Outcome:
+        return next_step(self.history, self.terms)
+
+    def then(self, *results: Result, spend: Spend | None = None) -> "Story":
+        for result in results:
+            step = self.next()
+            assert isinstance(step, Step), f"the run is over: {step}"
+            self.history.append(done(len(self.history), step, result, spend))
+        return self
+
+    def prepared(self, siblings: tuple[str, ...] = ()) -> "Story":
+        first = Prepared(base_commit="b", live_image="i", siblings=siblings)
+        return self.then(first, Scored(matrix=BASE), Scored(matrix=BASE))
+
+    def planned(self) -> "Story":
+        return self.then(Located(summary="l"), Planned(summary="p"), PlanReviewed(verdict=PlanVerdict.approve))
+
+    def built(self) -> "Story":
+        change = Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="s")
+        return self.then(change, CodeReviewed(verdict=CodeVerdict.approve, commit="c"), Built(image="i2"))
+
+    def iteration(self, scored: Matrix, verdict: Verdict) -> "Story":
+        return self.planned().built().then(Scored(matrix=scored), Judged(verdict=verdict, reason="because"))
+
+
+def test_the_stages_follow_each_other_in_the_fixed_order() -> None:
+    story = Story().prepared().iteration(GOOD, Verdict.converged)
+    assert [d.step.stage for d in story.history] == list(Stage)[:-1]
+    assert story.next() == Step(stage=Stage.offer, iteration=1)
+
+
+def test_a_convergence_that_lowers_a_keypoint_is_refused_and_the_next_iteration_is_told() -> None:
+    story = Story().prepared().iteration(matrix(3, 3, 2, 3), Verdict.converged)
+    assert story.next() == Step(stage=Stage.locate, iteration=2)
+    where, why = setbacks(story.history)[-1]
+    assert where == "iter-1/verdict"
+    assert "CONVERGED was claimed" in why
+    assert "g1/k of a golden task fell from strong (the live agent) to adequate" in why
+
+
+def test_when_every_keypoint_fell_the_plateau_offers_nothing() -> None:
+    fallen = matrix(0, 0, 0, 0)
+    story = Story().prepared().iteration(fallen, Verdict.converged).iteration(fallen, Verdict.converged)
+    outcome = story.next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.exhausted
+    assert "the score no longer rises" in outcome.sentence
+    assert "t1/k fell from weak" in outcome.sentence
+
+
+def test_the_best_iteration_is_offered_and_not_the_last() -> None:
+    story = Story(Terms(tier=TIERS[Dial.deep], budget=Budget())).prepared()
+    story.iteration(matrix(2, 2, 3, 1), Verdict.need_more_work)
+    story.iteration(GOOD, Verdict.need_more_work)
+    for _ in range(3):
+        story.iteration(matrix(2, 2, 3, 2), Verdict.need_more_work)
+    assert story.next() == Step(stage=Stage.offer, iteration=2)
+    found = best(story.history)
+    assert found is not None
+    assert not found.converged  # offered as partial
+
+
+def test_a_candidate_that_lifts_the_batch_but_no_held_back_sibling_is_not_offered() -> None:
+    learnt_by_heart = matrix(3, 3, 3, 1)
+    assert any("fits the examples" in reason for reason in why_not(learnt_by_heart, BASE, BASE, ("h1",)))
+    assert not why_not(learnt_by_heart, BASE, BASE, ())
+    assert not why_not(matrix(3, 3, 3, 2), BASE, BASE, ("h1",))
+
+
+def test_a_keypoint_that_was_not_scored_counts_as_fallen() -> None:
+    without = Matrix(rows=GOOD.rows[:2])
+    assert any("g1/k of a golden task fell" in reason for reason in why_not(without, BASE, BASE, ()))
+
+
+def test_a_gain_must_beat_the_control_and_not_only_the_recording() -> None:
+    lucky_control = matrix(3, 3, 3, 1)
+    assert any("does not beat the live agent's" in reason for reason in why_not(GOOD, BASE, lucky_control, ()))
+
+
+def test_a_rejected_plan_is_planned_again_and_then_the_iteration_ends() -> None:
+    rejected = PlanReviewed(verdict=PlanVerdict.reject_architectural, remarks="no")
+    story = Story().prepared().then(Located(summary="l"))
+    story.then(Planned(summary="p"), rejected)
+    assert story.next() == Step(stage=Stage.plan, iteration=1, round=2)
+    story.then(Planned(summary="p"), rejected)
+    assert story.next() == Step(stage=Stage.locate, iteration=2)
+
+
+def test_a_rejected_implementation_never_reopens_the_plan_in_its_iteration() -> None:
+    story = Story(Terms(tier=TIERS[Dial.standard], budget=Budget())).prepared().planned()
+    change = Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="s")
+    story.then(change, CodeReviewed(verdict=CodeVerdict.reject, remarks="no"))
+    assert story.next() == Step(stage=Stage.implement, iteration=1, round=2)
+    story.then(Failed(trouble=Trouble.rejected, sentence="it touches tests/"))
+    assert story.next() == Step(stage=Stage.locate, iteration=2)
+
+
+def test_a_broken_tool_gets_one_more_attempt_and_misconduct_none() -> None:
+    broken = Failed(trouble=Trouble.broken, sentence="exit code 1")
+    story = Story().prepared().then(broken)
+    assert story.next() == Step(stage=Stage.locate, iteration=1, attempt=2)
+    outcome = story.then(broken).next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.failed
+    assert "exit code 1" in outcome.sentence
+
+    outcome = Story().prepared().then(Failed(trouble=Trouble.misconduct, sentence="it committed")).next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.failed
+
+
+def test_a_candidate_that_does_not_build_ends_its_iteration_only() -> None:
+    story = Story().prepared().planned()
+    change = Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="s")
+    story.then(change, CodeReviewed(verdict=CodeVerdict.approve, commit="c"))
+    story.then(Failed(trouble=Trouble.rejected, sentence="the tests failed"))
+    assert story.next() == Step(stage=Stage.locate, iteration=2)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.limit_model, Verdict.limit_architecture])
+def test_a_fundamental_limit_ends_the_run_with_its_reason(verdict: Verdict) -> None:
+    outcome = Story().prepared().iteration(BASE, verdict).next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.exhausted
+    assert verdict in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(money_usd=1), Budget(tokens=100), Budget(seconds=10)],
+    ids=["money", "tokens", "seconds"],
+)
+def test_a_spent_budget_stops_the_run_before_the_next_stage(budget: Budget) -> None:
+    story = Story(Terms(tier=TIERS[Dial.shallow], budget=budget))
+    story.then(Prepared(base_commit="b", live_image="i"), spend=Spend(money_usd=1, tokens=100, seconds=10))
+    outcome = story.next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.over_budget
+
+
+ITERATION = [Stage.locate, Stage.plan, Stage.plan_review, Stage.implement, Stage.code_review, Stage.build]
+
+
+def _check_offer(history: list[Done]) -> None:
+    """Said again in other words than the code's: an offered iteration passed every gate."""
+    offer = history[-1]
+    of_it = [d for d in history if d.step.iteration == offer.step.iteration and d.step.stage is not Stage.offer]
+    passed = [d.step.stage for d in of_it if not isinstance(d.result, Failed)]
+    assert list(dict.fromkeys(passed)) == [*ITERATION, Stage.evaluate, Stage.verdict]
+    assert any(isinstance(d.result, PlanReviewed) and d.result.verdict == "APPROVE" for d in of_it)
+    assert any(isinstance(d.result, CodeReviewed) and d.result.verdict == "APPROVE" for d in of_it)
+    scored = {d.step.stage: d.result.matrix for d in history if isinstance(d.result, Scored) and d not in of_it}
+    mine = next(d.result.matrix for d in of_it if isinstance(d.result, Scored))
+    for reference, kinds in ((scored[Stage.baseline], {TaskKind.batch}), (scored[Stage.control], set(TaskKind))):
+        before = {row.key: row.level for row in reference.rows if row.kind in kinds}
+        assert all(row.level >= before[row.key] for row in mine.rows if row.key in before)
+        batch = [row.level for row in mine.rows if row.kind is TaskKind.batch]
+        assert sum(batch) > sum(row.level for row in reference.rows if row.kind is TaskKind.batch)
+
+
+def test_over_twenty_thousand_random_runs_end_skip_no_gate_and_pass_no_budget() -> None:
+    ended: dict[RunState, int] = {}
+    for seed in range(20_000):
+        terms, history, outcome = random_run(seed)
+        ended[outcome.state] = ended.get(outcome.state, 0) + 1
+        tier = terms.tier
+        assert max((d.step.iteration for d in history), default=0) <= tier.iterations
+        assert max((d.step.round for d in history), default=0) <= max(tier.plan_rounds, tier.code_rounds)
+        spent = Spend()
+        for d in history:
+            if d.step.stage is not Stage.offer:
+                assert terms.budget.money_usd is None or spent.money_usd < terms.budget.money_usd
+                assert terms.budget.tokens is None or spent.tokens < terms.budget.tokens
+                assert terms.budget.seconds is None or spent.seconds < terms.budget.seconds
+            spent = spent + d.spend
+        if outcome.state is RunState.awaiting_consent:
+            _check_offer(history)
+        else:
+            assert all(d.step.stage is not Stage.offer for d in history)
+    assert set(ended) == {RunState.awaiting_consent, RunState.exhausted, RunState.failed, RunState.over_budget}
+    assert min(ended.values()) > 100, f"too few of one kind to mean anything: {ended}"
+
+
+def test_the_same_history_gives_the_same_step() -> None:
+    for seed in range(500):
+        terms, history, outcome = random_run(seed)
+        copies = [Done.model_validate_json(d.to_json()) for d in history]
+        for n, d in enumerate(copies):
+            assert next_step(copies[:n], terms) == d.step
+        assert next_step(copies, terms) == outcome
