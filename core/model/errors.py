@@ -16,6 +16,11 @@
 Chat replies and exit codes are mapped from this tree and from nothing else.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.model.run import Spend
+
 
 class MossError(Exception):
     exit_code = 1
@@ -50,7 +55,8 @@ class OutOfScope(Refused):
 
 
 class Misconduct(Refused):
-    pass
+    spend: "Spend | None" = None
+    """What was spent all the same."""
 
 
 class Unavailable(MossError):
@@ -58,7 +64,8 @@ class Unavailable(MossError):
 
 
 class CoderFailed(MossError):
-    pass
+    spend: "Spend | None" = None
+    """What was spent all the same."""
 
 
 class AgentFailed(MossError):

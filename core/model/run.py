@@ -8,7 +8,7 @@ from pydantic import Field
 
 from core.model.keypoints import Matrix
 from core.model.moves import moves
-from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.replies import CodeVerdict, Diagnosis, Plan, PlanVerdict, Verdict
 from core.model.value import Value
 
 
@@ -127,6 +127,8 @@ class Prepared(Value):
     kind: Literal["prepared"] = "prepared"
     base_commit: str
     live_image: str
+    tasks: str
+    """The digest of the artefact `tasks.json`: what is replayed and scored, fixed for the whole run."""
     siblings: tuple[str, ...] = ()
     """Held-back tasks that share the batch's failure."""
 
@@ -140,14 +142,12 @@ class Scored(Value):
 
 class Located(Value):
     kind: Literal["located"] = "located"
-    summary: str
+    diagnosis: Diagnosis
 
 
 class Planned(Value):
     kind: Literal["planned"] = "planned"
-    summary: str
-    expect_better: tuple[str, ...] = ()
-    may_hurt: tuple[str, ...] = ()
+    plan: Plan
 
 
 class PlanReviewed(Value):

@@ -40,6 +40,8 @@ class RunAs(Part):
     state_path: str = "/state"
     """Where the volume is mounted inside the container."""
     user: str | None = None
+    restart: Literal["no", "on-failure", "unless-stopped", "always"] = "unless-stopped"
+    """What the engine does when the live container ends. Held back while a swap is under way."""
     stop_grace_s: float = Field(default=10, gt=0, le=120)
 
 
@@ -55,7 +57,8 @@ class Replay(Part):
     body: dict[str, object] | None = None
     """http: a JSON template; `{message}`, `{session}` and `{history}` are filled in."""
     reply: str | None = None
-    """http: where the reply stands in the answer, as a dotted path such as `data.text`."""
+    """http: where the reply stands in the answer, as a dotted path such as `data.text`. exec: the same when the command
+    prints JSON; without it, all that it prints is the reply."""
     command: Command | None = None
     """exec: run inside the container, the message on standard input; `{session}` is filled in."""
     ready_timeout_s: float = Field(default=60, gt=0)
@@ -127,6 +130,7 @@ class Grader(Part):
     """A program of the owner's that scores a reply by code. It answers the schema of the role `evaluate`."""
 
     command: Command
+    """Words that begin with `./`, `../` or `~/` are paths, relative to moss.toml."""
     timeout_s: float = Field(default=60, gt=0)
 
 
@@ -137,16 +141,16 @@ class Trials(Part):
     pids: int = Field(default=128, ge=8)
     tmp_mb: int = Field(default=64, ge=1)
     timeout_s: float = Field(default=600, gt=0)
-    fixture: str | None = None
-    """A directory whose content each trial starts with at the state path."""
 
 
 class Substrate(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     repository: str
     branch: str = "main"
-    ahead: Literal["refuse", "rebase"] = "refuse"
-    """What to do when the branch has commits that are not live."""
+    ahead: Literal["refuse", "include"] = "refuse"
+    """What to do when the branch has commits that are not live: refuse a run, or start it from them."""
+    publish: bool = True
+    """Push the branch of an offered candidate, and `moss/live` after a swap, to the repository."""
     trusted: bool = False
     """The owner vouches for the code and for every change to it: required where nothing isolates it."""
     build: Build = Build()

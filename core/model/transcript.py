@@ -21,21 +21,21 @@ class Place(Value):
 
 
 class ToolCall(Value):
-    name: str
-    arguments: str = ""
-    result: str = ""
-    error: str | None = None
+    name: str = Field(description="The tool.")
+    arguments: str = Field(default="", description="As the agent passed them, often JSON.")
+    result: str = Field(default="", description="What the tool answered.")
+    error: str | None = Field(default=None, description="What went wrong in it.")
 
 
 class Message(Value):
-    role: Literal["system", "user", "assistant"]
-    content: str
-    id: str | None = None
-    who: str | None = None
-    at: datetime | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    agent_version: str | None = None
-    error: str | None = None
+    role: Literal["system", "user", "assistant"] = Field(description="Who speaks; `assistant` is the agent.")
+    content: str = Field(description="What was said.")
+    id: str | None = Field(default=None, description="The platform's id of the message.")
+    who: str | None = Field(default=None, description="Which person, under another name.")
+    at: datetime | None = Field(default=None, description="When.")
+    tool_calls: tuple[ToolCall, ...] = Field(default=(), description="What the agent did before it answered.")
+    agent_version: str | None = Field(default=None, description="Which version of the agent answered.")
+    error: str | None = Field(default=None, description="Why the agent gave no proper answer.")
 
 
 class Transcript(Value):

@@ -1,0 +1,312 @@
+"""The tables. A column is named as the field of the value it holds; what a value does not have is explained here."""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from core.model.consent import Policy
+from core.model.evidence import Check
+from core.model.keypoints import Matrix
+from core.model.run import RUN_IN_FLIGHT, Budget, Done
+from core.model.substrate import Substrate
+from core.model.swap import SWAP_IN_FLIGHT
+from core.model.transcript import Place, Transcript
+from core.store.columns import Holds, Utc, Words
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _one_at_a_time(name: str, *columns: Column[Any], where: str) -> Index:
+    """The database itself refuses the second: at most one row in these states per value of the columns."""
+    return Index(name, *columns, unique=True, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def _state_is_one_of(states: tuple[str, ...]) -> str:
+    return f"state IN ({', '.join(repr(str(state)) for state in states)})"
+
+
+def _substrate() -> Column[str]:
+    return Column("substrate", Text, ForeignKey("substrates.name"), nullable=False)
+
+
+substrates = Table(
+    "substrates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Holds(Substrate), nullable=False),
+    Column("stuck", Boolean, nullable=False),
+    Column("saved_at", Utc, nullable=False),
+)
+
+# The head of each substrate's chain of facts: whoever changes anything of a substrate holds this row.
+chains = Table(
+    "chains",
+    metadata,
+    Column("substrate", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("substrate", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Utc, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("noun", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("detail", JSON, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("ix_facts_id", "noun", "id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _substrate(),
+    Column("platform", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", Utc, nullable=False),
+    Column("sealed_at", Utc),
+    Column("sealed_by", Text),
+)
+_one_at_a_time(
+    "one_open_batch",
+    batches.c.substrate,
+    batches.c.platform,
+    batches.c.workspace,
+    batches.c.channel,
+    batches.c.thread,
+    where="state = 'open'",
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("batch", Text, ForeignKey("batches.id"), nullable=False),
+    Column("n", Integer, nullable=False),  # the order in which they came
+    Column("place", Holds(Place), nullable=False),
+    Column("turn", Text, nullable=False),
+    Column("transcript", Holds(Transcript), nullable=False),
+    Column("checks", Holds(tuple[Check, ...]), nullable=False),
+    UniqueConstraint("batch", "turn"),
+)
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("chunk", Text, ForeignKey("chunks.id"), nullable=False),
+    Column("person", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("emoji", Text),
+    Column("reason", Words),
+    Column("at", Utc, nullable=False),
+    Column("withdrawn_at", Utc),
+    UniqueConstraint("chunk", "person"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _substrate(),
+    Column("batch", Text, ForeignKey("batches.id"), nullable=False, index=True),
+    Column("state", Text, nullable=False),
+    Column("dial", Text, nullable=False),
+    Column("budget", Holds(Budget), nullable=False),
+    Column("starter", Text, nullable=False),
+    Column("queued_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("sentence", Words, nullable=False),
+    Column("archived", Boolean, nullable=False),
+)
+_one_at_a_time("one_run_in_flight", runs.c.substrate, where=_state_is_one_of(RUN_IN_FLIGHT))
+
+# The spend and the end stand in `done` as well; as columns they can be summed up.
+steps = Table(
+    "steps",
+    metadata,
+    Column("run", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("done", Holds(Done), nullable=False),
+    Column("money_usd", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("ended_at", Utc, nullable=False),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("run", Text, ForeignKey("runs.id"), nullable=False, index=True),
+    Column("iteration", Integer, nullable=False),
+    Column("base_commit", Text, nullable=False),
+    Column("commit", Text, nullable=False),
+    Column("tree", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("diff_hash", Text, nullable=False),
+    Column("files", Holds(tuple[str, ...]), nullable=False),
+    Column("insertions", Integer, nullable=False),
+    Column("deletions", Integer, nullable=False),
+    Column("baseline", Holds(Matrix), nullable=False),
+    Column("control", Holds(Matrix), nullable=False),
+    Column("matrix", Holds(Matrix), nullable=False),
+    Column("partial", Boolean, nullable=False),
+    Column("summary", Words, nullable=False),
+    Column("diff_artefact", Text, nullable=False),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _substrate(),
+    Column("run", Text, ForeignKey("runs.id")),
+    Column("candidate", Text, ForeignKey("candidates.id")),
+    Column("version", Integer),
+    Column("commit", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("diff_hash", Text, nullable=False),
+    Column("matrix_hash", Text, nullable=False),
+    Column("policy", Holds(Policy), nullable=False),
+    Column("starter", Text, nullable=False),
+    Column("flaggers", Holds(frozenset[str]), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+)
+_one_at_a_time("one_asked_consent", consents.c.run, where="state = 'asked'")
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("consent", Text, ForeignKey("consents.id"), primary_key=True),
+    Column("person", Text, primary_key=True),
+    Column("approve", Boolean, nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("reason", Words),
+)
+
+swaps = Table(
+    "swaps",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _substrate(),
+    Column("consent", Text, ForeignKey("consents.id"), nullable=False, unique=True),
+    Column("run", Text, ForeignKey("runs.id")),
+    Column("state", Text, nullable=False),
+    Column("commit", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("old_box", Text, nullable=False),
+    Column("new_box", Text, nullable=False),
+    Column("planned_at", Utc, nullable=False),
+    Column("stopped_at", Utc),
+    Column("ended_at", Utc),
+    Column("outage_ms", Integer),
+    Column("problem", Words),
+)
+_one_at_a_time("one_swap_in_flight", swaps.c.substrate, where=_state_is_one_of(SWAP_IN_FLIGHT))
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("substrate", Text, ForeignKey("substrates.name"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("commit", Text, nullable=False),
+    Column("image", Text, nullable=False),
+    Column("box", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("swap", Text, ForeignKey("swaps.id")),
+    Column("restores", Integer),
+    Column("since", Utc, nullable=False),
+    Column("until", Utc),
+)
+_one_at_a_time("one_live_version", versions.c.substrate, where="until IS NULL")
+
+last_good = Table(
+    "last_good",
+    metadata,
+    Column("substrate", Text, ForeignKey("substrates.name"), primary_key=True),
+    Column("image", Text, nullable=False),
+    Column("commit", Text, nullable=False),
+    Column("box", Text, nullable=False),
+    Column("recorded_at", Utc, nullable=False),
+)
+
+# Work to hand over, written by the transaction that makes it due.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _substrate(),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("added_at", Utc, nullable=False),
+    Column("done_at", Utc),
+    UniqueConstraint("kind", "subject"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _substrate(),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("text", Words, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("at", Utc, nullable=False),
+    UniqueConstraint("substrate", "kind", "subject"),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("added_at", Utc, nullable=False),
+)
+
+# A slot without a holder was given back in order: nothing of it is left to resume.
+leases = Table(
+    "leases",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("n", Integer, nullable=False, unique=True),
+    Column("holder", Text),
+    Column("expires_at", Utc),
+)
