@@ -67,6 +67,9 @@ class BoxSpec:
     image: str
     labels: Mapping[str, str]
     command: tuple[str, ...] | None = None
+    """Instead of the image's own. `{port}` and `{state}` are filled in."""
+    entrypoint: bool = True
+    """Whether the image's entrypoint stays before the command; a check's command runs as it stands."""
     env: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     """Where the agent listens inside. A process is told its own free port in PORT instead."""
@@ -87,6 +90,27 @@ class BoxState:
     labels: Mapping[str, str]
     exit_code: int | None = None
     out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """Everything about a box that its replacement must have too. Only adoption asks for it."""
+
+    name: str
+    image: str
+    command: tuple[str, ...] | None
+    """None when it is the image's own."""
+    env: Mapping[str, str] = field(repr=False)
+    """Without what the image sets itself. Values may be secret: names may be shown, values never."""
+    volumes: tuple[Volume, ...]
+    """Named volumes, and directories of this machine by their path."""
+    ports: Mapping[int, int | None]
+    """Ports inside, each with the port of this machine that leads there."""
+    user: str | None
+    restart: str | None
+    """None on a host that watches nothing."""
+    beyond: tuple[str, ...] = ()
+    """What no BoxSpec can say, each in a few words, such as "is privileged" or "is on the network `shop_default`"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +159,12 @@ class Host(Protocol):
     async def look(self, name: str) -> BoxState | None: ...
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]: ...
+
+    async def portrait(self, name: str) -> Portrait | None: ...
+
+    async def set_restart(self, name: str, policy: str) -> None:
+        """`no`, `on-failure`, `unless-stopped` or `always`: what the engine does when the box ends. A new box has `no`.
+        A host that watches nothing itself ignores it. A box that is gone is fine."""
 
     async def wait(self, name: str, timeout_s: float) -> int | None:
         """The exit code, or None when it still runs after the time. Waits on an event, not on a poll."""

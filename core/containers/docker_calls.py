@@ -1,0 +1,207 @@
+"""What is said to the engine where one request is not enough. It blocks; `api` is docker-py's low-level client."""
+
+import contextlib
+import io
+import select
+import socket
+import struct
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from core.containers import docker_plan as plan
+from core.containers import inside
+from core.containers.docker_plan import Json
+from core.containers.host import Output, label
+from core.model import errors
+
+_TAIL_LINES = 15
+_CHUNK_BYTES = 65_536
+_EXIT_S = 2.0
+"""From the end of what a command says to the engine's knowing how it ended."""
+_FRAME = struct.Struct(">BxxxL")
+_KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then kill -9 "${p#/proc/}"; fi; done'
+
+
+def build(api: Any, order: Json, log: Path | None) -> str:
+    """The image's digest; what the builder says goes to the log as it comes."""
+    image, tail = None, ""
+    with log.open("ab", buffering=0) if log else contextlib.nullcontext(io.BytesIO()) as out:
+        for said in api.build(**order, rm=True, forcerm=True, pull=False, decode=True, use_config_proxy=False):
+            text = said.get("stream") or said.get("error") or said.get("status", "") + "\n"
+            _write(out, text)
+            tail = (tail + text)[-2000:]
+            image = (said.get("aux") or {}).get("ID") or image
+            if problem := said.get("error"):
+                raise _build_problem(problem, tail)
+    if image is None:
+        raise errors.Unavailable("The engine broke off the build without a word; see that it runs, and try again.")
+    return str(image)
+
+
+def _write(out: IO[bytes], text: str) -> None:
+    try:
+        out.write(text.encode(errors="replace"))
+    except OSError as problem:
+        raise errors.Unavailable(f"The build's log cannot be written: {problem.strerror}; free space.") from problem
+
+
+def _build_problem(problem: str, tail: str) -> errors.MossError:
+    if "no space left on device" in problem:
+        return errors.Unavailable("The build filled the engine's disk; free space, such as by `docker image prune`.")
+    advice = "use what the classic builder knows" if "BuildKit" in problem else "correct it"
+    lines = "\n".join(tail.strip().splitlines()[-_TAIL_LINES:])
+    return errors.BuildFailed(f"The image was not built, because a step failed; {advice}. Its log ends:\n{lines}")
+
+
+def lay_over(api: Any, name: str, found: Json, where: str, tar: IO[bytes]) -> None:
+    """Make a created box again, from its image with files laid over it: the engine itself lays none over a read-only
+    root. Whatever is left when this ends halfway carries a label by which `remove` finds it."""
+    owner = found["Config"]["Labels"][label.OWNER]
+    helper = {"Image": found["Image"], "Cmd": ["-"], "Labels": {label.OWNER: owner, plan.RELAY_FOR: name}}
+    made = api.create_container_from_config(helper, name=f"{name}-put")["Id"]
+    api.put_archive(made, where, tar)
+    overlay = api.commit(made, pause=False, changes=[f'LABEL "{plan.OVERLAY_FOR}"="{name}"'])["Id"]
+    api.remove_container(made)
+    api.remove_container(name, v=True)
+    api.create_container_from_config(plan.laid_over(found, overlay), name=name)
+
+
+@contextlib.contextmanager
+def packed(source: Path) -> Iterator[IO[bytes]]:
+    """A directory's content as a tar, in which everything is root's to write and everybody's to read."""
+
+    def entry(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        member.mode |= 0o755 if member.isdir() else 0o444
+        return member
+
+    with tempfile.TemporaryFile() as tar:
+        with tarfile.open(fileobj=tar, mode="w") as into:
+            for path in sorted(source.iterdir()):
+                into.add(path, arcname=path.name, filter=entry)
+        tar.seek(0)
+        yield tar
+
+
+def file(api: Any, name: str, path: str, limit_bytes: int) -> bytes | str | None:
+    """A file's content; of a link, where it leads; of anything else, None."""
+    chunks, about = api.get_archive(name, path)
+    if about and about["linkTarget"]:
+        return str(about["linkTarget"])
+    with tarfile.open(fileobj=_Chunks(chunks), mode="r|") as tar:
+        member = tar.next()
+        content = tar.extractfile(member) if member and member.isfile() else None
+        return content.read(limit_bytes) if content else None
+
+
+class _Chunks(io.RawIOBase):
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._chunks, b"")
+        given, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(given)] = given
+        return len(given)
+
+
+def run(
+    api: Any, name: str, argv: tuple[str, ...], stdin: bytes, *, mark: str, deadline: float, limit_bytes: int
+) -> Output:
+    made = api.exec_create(name, list(argv), stdin=bool(stdin), environment={"MOSS_EXEC": mark})["Id"]
+    with _conversation(api, made) as (plug, early):
+        frames = _Frames(limit_bytes, early)
+        ended = _converse(plug, frames, stdin, deadline)
+    state = api.exec_inspect(made)
+    until = min(deadline, time.monotonic() + _EXIT_S) if ended else 0.0
+    while state["Running"] and time.monotonic() < until:
+        time.sleep(0.01)  # the engine has no event to wait for that could not have happened already
+        state = api.exec_inspect(made)
+    if state["Running"]:
+        kill_exec(api, name, mark)
+    code, text = state["ExitCode"], inside.shown(bytes(frames.text), limit_bytes)
+    if code == 126 and "executable file not found" in text:
+        code = 127  # as everywhere else
+    cut = frames.said_bytes > limit_bytes
+    return Output(137 if code is None else code, text, timed_out=code is None and not frames.flooded, cut=cut)
+
+
+def kill_exec(api: Any, name: str, mark: str) -> None:
+    """The engine cannot end an exec, so a shell in the box must. Without one it lives until its box is removed."""
+    made = api.exec_create(name, ["/bin/sh", "-c", _KILL, mark])["Id"]
+    api.exec_start(made)
+
+
+@contextlib.contextmanager
+def _conversation(api: Any, command: str) -> Iterator[tuple[socket.socket, bytes]]:
+    """The socket of a command, and what the reader of the answer's head had read on into what the command said."""
+    answers: list[Any] = []
+    api.hooks["response"].append(lambda answer, *_, **__: answers.append(answer))
+    plug = api.exec_start(command, socket=True)._sock
+    try:
+        plug.setblocking(False)
+        yield plug, answers[0].raw._fp.fp.peek()
+    finally:
+        with contextlib.suppress(OSError):
+            plug.shutdown(socket.SHUT_RDWR)  # or the engine waits for somebody to hear the rest
+        answers[0].close()
+
+
+def _converse(plug: socket.socket, frames: "_Frames", stdin: bytes, deadline: float) -> bool:
+    """Whether the command has said all it had to say: no deadline came first, and no flood."""
+    to_tell = memoryview(stdin)
+    poll = select.poll()
+    poll.register(plug, select.POLLIN | (select.POLLOUT if stdin else 0))
+    while (left_s := deadline - time.monotonic()) > 0 and not frames.flooded:
+        happened = 0
+        for _, event in poll.poll(left_s * 1000):
+            happened |= event
+        if to_tell and happened & select.POLLOUT:
+            to_tell = to_tell[plug.send(to_tell[:_CHUNK_BYTES]) :]
+            if not to_tell:
+                plug.shutdown(socket.SHUT_WR)
+                poll.modify(plug, select.POLLIN)
+        if happened & ~select.POLLOUT:
+            heard = plug.recv(_CHUNK_BYTES)
+            if not heard:
+                return True
+            frames.feed(heard)
+    return False
+
+
+class _Frames:
+    """Both outputs of a command, in frames. What is said beyond the limit is counted and dropped."""
+
+    def __init__(self, limit_bytes: int, early: bytes) -> None:
+        self.text = bytearray()
+        self.said_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._header = b""
+        self._left = 0
+        self.feed(early)
+
+    @property
+    def flooded(self) -> bool:
+        return self.said_bytes > self._limit_bytes + inside.FLOOD_BYTES
+
+    def feed(self, heard: bytes) -> None:
+        while heard:
+            if self._left == 0:
+                wanted = _FRAME.size - len(self._header)
+                self._header, heard = self._header + heard[:wanted], heard[wanted:]
+                if len(self._header) == _FRAME.size:
+                    self._left, self._header = _FRAME.unpack(self._header)[1], b""
+                continue
+            said, heard = heard[: self._left], heard[self._left :]
+            self._left -= len(said)
+            self.said_bytes += len(said)
+            self.text += said[: max(0, self._limit_bytes - len(self.text))]

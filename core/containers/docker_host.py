@@ -1,0 +1,286 @@
+"""A host of containers on a Docker engine.
+
+Isolated boxes have no network: a relay of ours, whose network namespace they join, leads in from a unix socket on a
+directory that only the relay sees. A live box is an ordinary container that the engine keeps when Moss is gone.
+"""
+
+import asyncio
+import contextlib
+import posixpath
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import httpx
+
+from core.containers import docker_calls as calls
+from core.containers import docker_plan as plan
+from core.containers import inside
+from core.containers.docker_engine import Engine, if_there, inspect, remove, remove_image
+from core.containers.docker_plan import Json
+from core.containers.docker_relay import Relays, client
+from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, label
+from core.model import errors
+
+T = TypeVar("T")
+
+SOCKET = "unix:///var/run/docker.sock"
+RELAY_BASE = "python:3.11-slim-bookworm"
+SILENCE_S = 60.0
+
+
+class DockerHost:
+    name = "docker"
+    isolates = True
+
+    def __init__(
+        self, data: Path, owner: str, *, url: str = SOCKET, relay_base: str = RELAY_BASE, silence_s: float = SILENCE_S
+    ) -> None:
+        """`data` is where the sockets stand, under the same path for the engine; `owner` is this installation's id."""
+        self._owner = owner
+        self._engine = Engine(url, silence_s)
+        self._relays = Relays(self._engine, data.resolve(), owner, relay_base)
+        self._outside: bool | None = None
+
+    async def ping(self) -> str:
+        about = await self._engine.do("Moss", lambda api: api.version(api_version=False))
+        return f"Docker Engine {about['Version']} (API {about['ApiVersion']}) answers at {self._engine.url}."
+
+    async def data_path_problem(self) -> str | None:
+        return await self._relays.data_path_problem()
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    # Images
+
+    async def build(self, recipe: Recipe) -> str:
+        context = (recipe.source / recipe.context).resolve()
+        if not context.is_relative_to(recipe.source.resolve()):
+            raise errors.BuildFailed(f"The build context `{recipe.context}` leads out of the repository; correct it.")
+        if not (context / recipe.dockerfile).is_file():
+            raise errors.BuildFailed(
+                f"There is no `{recipe.dockerfile}` in `{recipe.context}`; set `build.dockerfile`."
+            )
+        recipe.log.parent.mkdir(parents=True, exist_ok=True)
+        order = {
+            "path": str(context),
+            "dockerfile": recipe.dockerfile,
+            "labels": {**recipe.labels, label.OWNER: self._owner},
+            "network_mode": None if recipe.network else "none",
+            "timeout": recipe.timeout_s,
+        }
+        try:
+            async with asyncio.timeout(recipe.timeout_s):
+                image = await self._engine.follow("The build", lambda api: calls.build(api, order, recipe.log))
+        except errors.BadInput as problem:  # the Dockerfile is not one
+            raise errors.BuildFailed(problem.sentence) from problem
+        except TimeoutError:
+            raise errors.BuildFailed(
+                f"The build did not end within {recipe.timeout_s:.0f} s; shorten it, or raise `build.timeout_s`."
+            ) from None
+        # For people, and so that a routine prune of untagged images leaves the versions that one may roll back to.
+        name = f"moss/{recipe.labels.get(label.SUBSTRATE, 'image')}"
+        await self._engine.do("The image", lambda api: api.tag(image, name, tag=image.partition(":")[2][:12]))
+        return image
+
+    async def has_image(self, image: str) -> bool:
+        return await self._image(image) is not None
+
+    async def image_labels(self, image: str) -> Mapping[str, str]:
+        found = await self._image(image)
+        if found is None:
+            raise errors.NotFound(f"The image `{image}` is not on this engine; build it again.")
+        return cast(dict[str, str], (found.get("Config") or {}).get("Labels") or {})
+
+    async def images(self, labels: Mapping[str, str]) -> list[str]:
+        found = await self._engine.do("The list of images", lambda api: api.images(filters=self._ours(labels)))
+        return [image["Id"] for image in found if plan.OVERLAY_FOR not in (image.get("Labels") or {})]
+
+    async def remove_image(self, image: str) -> None:
+        found = await self._image(image)
+        if found is None:
+            return
+        own_tags = [tag for tag in found.get("RepoTags") or () if tag.startswith("moss/")]
+
+        def work(api: Any) -> None:
+            for tag in own_tags:
+                api.remove_image(tag)  # the last tag takes the image along
+            remove_image(api, image)
+
+        await self._engine.do(f"The image `{image}`", work)
+
+    # Boxes
+
+    async def create(self, spec: BoxSpec) -> None:
+        inside.check_name(spec.name)
+        there = await self._inspect(spec.name)
+        if there and (there["Config"].get("Labels") or {}).get(label.OWNER) != self._owner:
+            raise errors.Refused(f"A container named `{spec.name}` is there and is not ours; rename or remove it.")
+        await self.remove(spec.name)
+        relay = await self._relays.create(spec) if spec.isolated else None
+        order = plan.box(spec, self._owner, relay)
+        await self._about(spec.name, lambda api: api.create_container_from_config(order, name=spec.name))
+
+    async def put(self, name: str, source: Path) -> None:
+        found = await self._must_inspect(name)
+        where = found["Config"].get("WorkingDir") or "/"
+        with calls.packed(source) as tar:
+            if found["HostConfig"].get("ReadonlyRootfs"):
+                await self._about(name, lambda api: calls.lay_over(api, name, found, where, tar))
+            else:
+                await self._about(name, lambda api: api.put_archive(name, where, tar))
+
+    async def start(self, name: str) -> None:
+        if relay := plan.ways_to(await self._must_inspect(name)).relay:
+            await self._relays.start(relay)
+        await self._about(name, lambda api: api.start(name))
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        whole_s = int(-(-grace_s // 1))
+        await self._about(name, lambda api: api.stop(name, timeout=whole_s), longer_s=whole_s)
+
+    async def remove(self, name: str) -> None:
+        found = await self._inspect(name)
+        # A scratch volume goes with its box. A nameless volume of somebody else's agent may be its memory.
+        scratch = found is not None and plan.RELAY in (found["Config"].get("Labels") or {})
+
+        def work(api: Any) -> list[str]:
+            remove(api, name, volumes=scratch)
+            helpers = api.containers(all=True, filters=self._ours({plan.RELAY_FOR: name}))
+            for helper in helpers:
+                remove(api, helper["Id"], volumes=True)
+            for overlay in api.images(filters=self._ours({plan.OVERLAY_FOR: name})):
+                remove_image(api, overlay["Id"])
+            return [helper["Names"][0].lstrip("/") for helper in helpers if helper["Names"]]
+
+        for gone in [name, *await self._about(name, work)]:
+            self._relays.forget(gone)
+
+    async def look(self, name: str) -> BoxState | None:
+        found = await self._inspect(name)
+        return plan.state_of(found) if found else None
+
+    async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
+        """A helper whose box is gone is shown in its place, so that somebody removes it."""
+
+        def work(api: Any) -> list[Json | None]:
+            ids = [one["Id"] for one in api.containers(all=True, filters=self._ours({}))]
+            return [inspect(api, id) for id in ids]
+
+        found = [one for one in await self._engine.do("The list of boxes", work) if one]
+        return plan.boxes_among(found, labels)
+
+    async def portrait(self, name: str) -> Portrait | None:
+        found = await self._inspect(name)
+        return plan.portrait(found, await self._image(found["Image"]) or {}) if found else None
+
+    async def set_restart(self, name: str, policy: str) -> None:
+        def work(api: Any) -> None:
+            api.update_container(name, restart_policy={"Name": policy})
+
+        await self._about(name, if_there(work))
+
+    async def wait(self, name: str, timeout_s: float) -> int | None:
+        if (await self._must_inspect(name))["State"]["Status"] == "created":
+            raise errors.AgentFailed(f"The box `{name}` was never started, so that it cannot end; start it first.")
+        longest_s = timeout_s + self._engine.silence_s
+
+        def work(api: Any) -> int:
+            return cast(int, api.wait(name, timeout=longest_s)["StatusCode"])
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._engine.follow(f"The box `{name}`", work)
+        except TimeoutError:
+            return None
+
+    async def logs(self, name: str, limit_bytes: int = 65_536) -> str:
+        said = await self._about(name, lambda api: api.logs(name, tail=2000))
+        return cast(bytes, said)[-limit_bytes:].decode(errors="replace")
+
+    async def run(
+        self, name: str, command: tuple[str, ...], *, stdin: str = "", timeout_s: float, limit_bytes: int = 262_144
+    ) -> Output:
+        found = await self._must_inspect(name)
+        if not found["State"]["Running"]:
+            raise errors.AgentFailed(f"The box `{name}` is not running, so that nothing runs in it; see its log.")
+        labels = found["Config"].get("Labels") or {}
+        argv = inside.filled(command, port=plan.ways_to(found).port, state=labels.get(plan.STATE, ""))
+        mark = secrets.token_hex(8)
+        deadline = time.monotonic() + timeout_s
+
+        def work(api: Any) -> Output:
+            return calls.run(api, name, argv, stdin.encode(), mark=mark, deadline=deadline, limit_bytes=limit_bytes)
+
+        try:
+            return await self._engine.follow(f"`{argv[0]}` in the box `{name}`", work)
+        except asyncio.CancelledError:
+            with contextlib.suppress(errors.MossError):  # the box may be gone, and the command with it
+                await self._about(name, lambda api: calls.kill_exec(api, name, mark))
+            raise
+
+    async def read(self, name: str, path: str, limit_bytes: int = 65_536) -> bytes | None:
+        found = await self._inspect(name)
+        if found is None:
+            return None
+        state = (found["Config"].get("Labels") or {}).get(plan.STATE, "")
+        path = posixpath.join(found["Config"].get("WorkingDir") or "/", path.replace("{state}", state))
+
+        def work(api: Any) -> bytes | None:
+            what = calls.file(api, name, path, limit_bytes)
+            if isinstance(what, str):  # a link, of which the engine says where it ends
+                what = calls.file(api, name, what, limit_bytes)
+            return what if isinstance(what, bytes) else None
+
+        return await self._engine.follow(f"The box `{name}`", if_there(work))
+
+    @contextlib.asynccontextmanager
+    async def door(self, name: str) -> AsyncIterator[httpx.AsyncClient]:
+        found = await self._must_inspect(name)
+        if not found["State"]["Running"]:
+            raise errors.AgentFailed(f"The box `{name}` is not running, so that nobody can talk to it; see its log.")
+        ways = plan.ways_to(found)
+        if ways.port is None:
+            raise errors.BadInput(f"Nobody said where the agent in `{name}` listens; set `run.port`.")
+        door: AbstractAsyncContextManager[httpx.AsyncClient]
+        if ways.relay:
+            door = self._relays.door(name)
+        elif ways.published and await self._is_outside():
+            door = client(url=f"http://127.0.0.1:{ways.published}")
+        else:
+            door = self._relays.lent_door(name, found["Id"], ways.port)
+        async with door as through:
+            yield through
+
+    async def _is_outside(self) -> bool:
+        """Whether a port of the engine's machine is ours to call: not so when Moss itself runs in a container."""
+        if self._outside is None:
+            try:
+                me = plan.own_container(Path("/proc/self/mountinfo").read_text())
+            except OSError:
+                me = None
+            found = await self._inspect(me) if me else None
+            self._outside = found is None or found["HostConfig"].get("NetworkMode") == "host"
+        return self._outside
+
+    async def _image(self, image: str) -> Json | None:
+        return await self._engine.do("The image", if_there(lambda api: cast(Json, api.inspect_image(image))))
+
+    async def _inspect(self, name: str) -> Json | None:
+        return await self._about(name, lambda api: inspect(api, name))
+
+    async def _must_inspect(self, name: str) -> Json:
+        found = await self._inspect(name)
+        if found is None:
+            raise errors.NotFound(f"There is no box `{name}`; create it first.")
+        return found
+
+    async def _about(self, name: str, work: Callable[[Any], T], longer_s: float = 0) -> T:
+        return await self._engine.do(f"The box `{name}`", work, longer_s)
+
+    def _ours(self, labels: Mapping[str, str]) -> Json:
+        return {"label": [f"{name}={value}" for name, value in {**labels, label.OWNER: self._owner}.items()]}
