@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from core.model.errors import CoderFailed
 from core.model.replies import Role
 from core.model.run import Spend
+
+STDOUT, STDERR = "stdout.txt", "stderr.txt"
+"""The names under which a provider keeps its program's output among the artefacts, as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,18 @@ class Answer:
 
 
 class Coder(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def ping(self) -> str:
         """One line: which program, which version. Raises Unavailable with the mend."""
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
         """Run the program once. `home` is a fresh directory for its configuration. Raises CoderFailed."""
+
+
+def failed(coder: Coder, brief: Brief, reason: str, spend: Spend | None = None) -> CoderFailed:
+    """`Coder aider failed in role plan: it exited with 1 (no such model).`"""
+    error = CoderFailed(f"Coder {coder.name} failed in role {brief.role}: {reason.rstrip('.')}.")
+    error.spend = spend
+    return error

@@ -1,0 +1,132 @@
+"""From the settings to the coder of each role."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, assert_never
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from core.coders.coder import Coder
+from core.coders.command import CommandCoder, Variable
+from core.model.errors import BadInput
+from core.model.replies import Role
+
+TIME_LIMITS_S: Mapping[Role, float] = {
+    Role.locate: 1800,
+    Role.plan: 1800,
+    Role.plan_review: 1500,
+    Role.implement: 3600,
+    Role.code_review: 1800,
+    Role.evaluate: 1500,
+    Role.verdict: 1200,
+    Role.scan: 1500,
+}
+
+Provider = Literal["command"]
+Argv = tuple[str, ...]
+
+_OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RoleSettings(Part):
+    """What is different for one role. What is not given is as in `[coder]`."""
+
+    provider: Provider | None = None
+    name: str | None = Field(default=None, min_length=1, max_length=60)
+    argv: Argv | None = Field(default=None, min_length=1)
+    env_from: tuple[str, ...] | None = None
+    timeout_s: float | None = Field(default=None, gt=0)
+
+    @field_validator("env_from")
+    @classmethod
+    def _not_ours(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and _passable(names)
+
+
+class CoderSettings(Part):
+    """The coding agent that does the work of the roles: any program that follows `docs/coder-protocol.md`."""
+
+    provider: Provider = "command"
+    """`command`: any program."""
+    name: str | None = Field(default=None, min_length=1, max_length=60)
+    """Shown in messages; without it the name of the program."""
+    argv: Argv = Field(min_length=1)
+    """The program and its arguments, without a shell. Those that begin with `./`, `../` or `~/` are paths."""
+    env_from: tuple[str, ...] = ()
+    """Names of variables of Moss's own environment that the program gets, such as the key of its model."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """The most that one stage may take, in every role; without it each role has its own limit."""
+    roles: dict[Role, RoleSettings] = {}
+    """What is different for one role."""
+
+    @field_validator("env_from")
+    @classmethod
+    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _passable(names)
+
+    def starting_at(self, base: Path) -> "CoderSettings":
+        """With every path made absolute: a coder's working directory is the checkout, and nothing in it may be run."""
+        roles = {
+            role: own.model_copy(update={"argv": own.argv and anchored(own.argv, base)})
+            for role, own in self.roles.items()
+        }
+        return self.model_copy(update={"argv": anchored(self.argv, base), "roles": roles})
+
+
+@dataclass(frozen=True, slots=True)
+class Coders:
+    settings: CoderSettings
+    by_role: Mapping[Role, Coder]
+
+    def of(self, role: Role) -> Coder:
+        return self.by_role[role]
+
+    def timeout_s(self, role: Role) -> float:
+        own = self.settings.roles.get(role)
+        return (own and own.timeout_s) or self.settings.timeout_s or TIME_LIMITS_S[role]
+
+    def distinct(self) -> tuple[Coder, ...]:
+        """Each program once, for whoever asks all of them for a sign of life."""
+        return tuple(dict.fromkeys(self.by_role.values()))
+
+
+def coders(settings: CoderSettings) -> Coders:
+    return Coders(settings, {role: _coder(settings, settings.roles.get(role, RoleSettings())) for role in Role})
+
+
+def _coder(common: CoderSettings, own: RoleSettings) -> Coder:
+    argv = common.argv if own.argv is None else own.argv
+    env_from = common.env_from if own.env_from is None else own.env_from
+    named = own.name or (common.name if own.argv is None else None)
+    provider = own.provider or common.provider
+    match provider:
+        case "command":
+            if "/" in argv[0] and not Path(argv[0]).is_absolute():
+                raise BadInput(
+                    f"The coder's program `{argv[0]}` is a relative path, which would lead into the code under repair; "
+                    "give an absolute path or a program on PATH."
+                )
+            return CommandCoder(named or Path(argv[0]).name, argv, env_from)
+        case _:
+            assert_never(provider)
+
+
+def anchored(argv: Argv, base: Path) -> Argv:
+    """Symbolic links are kept: the Python of a virtual environment is one."""
+    return tuple(
+        os.path.abspath(base / Path(word).expanduser()) if word.startswith(("./", "../", "~/")) else word
+        for word in argv
+    )
+
+
+def _passable(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name in _OURS or name.startswith("MOSS_"):
+            raise ValueError(f"`{name}` is set by Moss or belongs to Moss; a coder cannot be given it")
+    return names
