@@ -1,0 +1,1 @@
+"""A service desk assistant: it answers questions on tickets, service levels, engineers and spare parts."""
