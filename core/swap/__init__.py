@@ -1,0 +1,1 @@
+"""A candidate becomes the live agent, or what was live comes back."""

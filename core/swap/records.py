@@ -1,0 +1,212 @@
+"""What a swap writes down: each function is one transaction, and a crash falls between two of them, never into one."""
+
+from datetime import timedelta
+
+from core.model.batch import BatchState
+from core.model.consent import ConsentState
+from core.model.errors import Busy, Refused
+from core.model.events import Noun
+from core.model.run import Prepared, RunState
+from core.model.swap import LastGood, Swap, SwapState, Version
+from core.model.value import new_id
+from core.store import batches, consents, notices, runs, substrates, swaps
+from core.store.store import Change, Store
+from core.swap.plan import Verdict, back_boot_id, back_box, new_box, short, swap_id
+
+MOSS = "moss"
+
+
+async def plan(store: Store, consent_id: str) -> Swap | None:
+    """The swap that this consent allows, planned now or found; None when the consent allows nothing any more.
+
+    The run leaves `approved` in the same transaction, so that it can no longer be stopped.
+    """
+    async with store.reading() as db:
+        substrate = (await consents.get(db, consent_id)).substrate
+    async with store.changing(substrate) as change:
+        if found := await swaps.of_consent(change.db, consent_id):
+            return found
+        consent = await consents.get(change.db, consent_id)
+        if consent.state is not ConsentState.granted:
+            return None
+        if consent.run and (await runs.get(change.db, consent.run)).state is not RunState.approved:
+            await consents.move(change, consent.id, ConsentState.void, MOSS, "the run no longer waits for its swap")
+            return None
+        if other := await swaps.in_flight(change.db, substrate):
+            raise Busy(f"{substrate} is in the middle of {other.id}; {consent_id} waits for its end.")
+        live = await swaps.live_version(change.db, substrate)
+        if live is None:
+            raise Refused(f"Nothing of {substrate} is live yet, so nothing can be swapped; run `moss adopt`.")
+        swap = Swap(
+            id=swap_id(consent_id),
+            substrate=substrate,
+            consent=consent_id,
+            run=consent.run,
+            state=SwapState.planned,
+            commit=consent.commit,
+            image=consent.image,
+            boot_id=new_id("boot"),
+            old_box=live.box,
+            new_box=new_box(substrate, consent_id),
+            planned_at=change.now,
+        )
+        await swaps.plan(change, swap)
+        if consent.run:
+            await runs.move(change, consent.run, RunState.swapping, MOSS)
+        return swap
+
+
+async def made_from(store: Store, swap: Swap) -> str | None:
+    """The image that was live when the run of this swap began; None for a rollback."""
+    if swap.run is None:
+        return None
+    async with store.reading() as db:
+        history = await runs.history(db, swap.run)
+    return next((done.result.live_image for done in history if isinstance(done.result, Prepared)), None)
+
+
+async def begin(store: Store, swap: Swap) -> None:
+    async with store.changing(swap.substrate) as change:
+        await swaps.move(change, swap.id, SwapState.stopping, MOSS, stopped_at=change.now)
+
+
+async def move(store: Store, swap: Swap, after: SwapState) -> None:
+    async with store.changing(swap.substrate) as change:
+        await swaps.move(change, swap.id, after, MOSS)
+
+
+async def void(store: Store, swap: Swap, why: str) -> None:
+    """The live box was not touched."""
+    async with store.changing(swap.substrate) as change:
+        await swaps.move(change, swap.id, SwapState.restored, MOSS, problem=why)
+        if (await consents.get(change.db, swap.consent)).state is ConsentState.granted:
+            await consents.move(change, swap.consent, ConsentState.void, MOSS, why)
+        text = f"{swap.substrate} was not swapped, and its live version goes on: {why}"
+        await _end_run(change, swap, RunState.rolled_back, text)
+        await notices.add(change, "swap-void", swap.id, text, run=swap.run, consent=swap.consent, problem=why)
+
+
+async def give_up(store: Store, swap: Swap, why: str, last_words: str) -> None:
+    async with store.changing(swap.substrate) as change:
+        await swaps.move(change, swap.id, SwapState.restoring, MOSS, problem=why)
+        await change.record(MOSS, Noun.swap, swap.id, "failed", problem=why, last_words=last_words)
+
+
+async def commit(store: Store, swap: Swap, verdict: Verdict | None) -> None:
+    """The candidate is live. Nothing says so before this transaction, and everything says so after it."""
+    async with store.changing(swap.substrate) as change:
+        restores = (await consents.get(change.db, swap.consent)).version
+        outage_ms = _outage_ms(swap, verdict)
+        await swaps.move(change, swap.id, SwapState.live, MOSS, outage_ms=outage_ms)
+        version = await _add_version(change, swap, swap.new_box, restores)
+        what = f"version {restores} again, as version {version.number}" if restores is not None else _name(version)
+        text = (
+            f"{swap.substrate} now runs {what} ({swap.commit[:12]}); it was away for {(outage_ms or 0) / 1000:.1f} s."
+        )
+        batch = await _end_run(change, swap, RunState.applied, text)
+        if batch:
+            await batches.move(change, batch, BatchState.resolved, MOSS, run=swap.run, version=version.number)
+        await withdraw_questions(change, f"version {version.number} went live meanwhile")
+        await notices.add(
+            change,
+            "apply-complete",
+            swap.id,
+            text,
+            run=swap.run,
+            consent=swap.consent,
+            version=version.number,
+            restores=restores,
+            commit=swap.commit,
+            image=swap.image,
+            outage_ms=outage_ms,
+        )
+
+
+async def accept(store: Store, swap: Swap, live: Version, verdict: Verdict | None, *, fresh: LastGood | None) -> None:
+    """What was live before is live again: in the same box, or in a fresh one of the last good image."""
+    async with store.changing(swap.substrate) as change:
+        await swaps.move(change, swap.id, SwapState.restored, MOSS)
+        if fresh:
+            again = {"boot_id": back_boot_id(swap), "image": fresh.image, "commit": fresh.commit}
+            live = await _add_version(change, swap.model_copy(update=again), back_box(swap), live.number)
+        text = f"{swap.substrate} was swapped and failed: {swap.problem} {_name(live).capitalize()} is back."
+        await _end_run(change, swap, RunState.rolled_back, text)
+        await notices.add(
+            change,
+            "swap-restored",
+            swap.id,
+            text,
+            run=swap.run,
+            consent=swap.consent,
+            version=live.number,
+            problem=swap.problem,
+            outage_ms=_outage_ms(swap, verdict),
+        )
+
+
+async def give_in(store: Store, swap: Swap, why: str) -> None:
+    async with store.changing(swap.substrate) as change:
+        problem = f"{swap.problem} Then the last good version did not come back: {why}"
+        await swaps.move(change, swap.id, SwapState.stuck, MOSS, problem=problem)
+        text = f"{swap.substrate} IS DOWN and needs a human now: {problem} Mend it, then run `moss adopt`."
+        await _end_run(change, swap, RunState.stuck, text)
+        await substrates.set_needs_adoption(change, True, MOSS, problem)
+        await withdraw_questions(change, f"{swap.substrate} is down")
+        await notices.add(
+            change, "swap-stuck", swap.id, text, run=swap.run, consent=swap.consent, problem=problem, loud=True
+        )
+
+
+async def withdraw_questions(change: Change, why: str) -> None:
+    """What people were asked about the version that was live until now, they were asked in vain."""
+    for other in await consents.asked(change.db, change.substrate):
+        await consents.move(change, other.id, ConsentState.void, MOSS, why)
+        if other.run and (await runs.get(change.db, other.run)).state is RunState.awaiting_consent:
+            await runs.move(change, other.run, RunState.superseded, MOSS, f"Superseded: {why}.")
+
+
+async def _end_run(change: Change, swap: Swap, after: RunState, sentence: str) -> str | None:
+    """The run's batch, while it is still sealed."""
+    if swap.run is None:
+        return None
+    run = await runs.move(change, swap.run, after, MOSS, sentence)
+    batch = await batches.get(change.db, run.batch)
+    return batch.id if batch.state is BatchState.sealed else None
+
+
+async def _add_version(change: Change, swap: Swap, box: str, restores: int | None) -> Version:
+    version = Version(
+        substrate=swap.substrate,
+        number=(await swaps.versions(change.db, swap.substrate))[-1].number + 1,
+        commit=swap.commit,
+        image=swap.image,
+        box=box,
+        boot_id=swap.boot_id,
+        swap=swap.id,
+        restores=restores,
+        since=change.now,
+    )
+    await swaps.add_version(change, version)
+    await swaps.set_last_good(change, good_of(version))
+    return version
+
+
+def good_of(version: Version) -> LastGood:
+    """A version that has just passed a full probe."""
+    return LastGood(
+        substrate=version.substrate,
+        image=version.image,
+        commit=version.commit,
+        box=version.box,
+        recorded_at=version.since,
+    )
+
+
+def _name(version: Version) -> str:
+    return f"version {version.number} ({short(version.image)})"
+
+
+def _outage_ms(swap: Swap, verdict: Verdict | None) -> int | None:
+    if swap.stopped_at is None or verdict is None or verdict.first_pass_at is None:
+        return None
+    return (verdict.first_pass_at - swap.stopped_at) // timedelta(milliseconds=1)
