@@ -6,19 +6,16 @@ from core.model.keypoints import Matrix, TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Budget,
-    Built,
     CodeReviewed,
     Dial,
     Done,
     Failed,
     Implemented,
-    Judged,
     Located,
     Outcome,
     Planned,
     PlanReviewed,
     Prepared,
-    Result,
     RunState,
     Scored,
     Spend,
@@ -30,42 +27,7 @@ from core.pipeline.depth import TIERS
 from core.pipeline.history import best, setbacks
 from core.pipeline.next_step import Terms, next_step
 from core.pipeline.offered import why_not
-from tests.support.histories import done, matrix, random_run
-
-TERMS = Terms(tier=TIERS[Dial.shallow], budget=Budget())
-BASE, GOOD = matrix(1, 1, 3, 1), matrix(3, 3, 3, 3)
-
-
-class Story:
-    """A run told step by step: each result answers the step that `next_step` asked for."""
-
-    def __init__(self, terms: Terms = TERMS) -> None:
-        self.terms = terms
-        self.history: list[Done] = []
-
-    def next(self) -> Step | Outcome:
-        return next_step(self.history, self.terms)
-
-    def then(self, *results: Result, spend: Spend | None = None) -> "Story":
-        for result in results:
-            step = self.next()
-            assert isinstance(step, Step), f"the run is over: {step}"
-            self.history.append(done(len(self.history), step, result, spend))
-        return self
-
-    def prepared(self, siblings: tuple[str, ...] = ()) -> "Story":
-        first = Prepared(base_commit="b", live_image="i", siblings=siblings)
-        return self.then(first, Scored(matrix=BASE), Scored(matrix=BASE))
-
-    def planned(self) -> "Story":
-        return self.then(Located(summary="l"), Planned(summary="p"), PlanReviewed(verdict=PlanVerdict.approve))
-
-    def built(self) -> "Story":
-        change = Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="s")
-        return self.then(change, CodeReviewed(verdict=CodeVerdict.approve, commit="c"), Built(image="i2"))
-
-    def iteration(self, scored: Matrix, verdict: Verdict) -> "Story":
-        return self.planned().built().then(Scored(matrix=scored), Judged(verdict=verdict, reason="because"))
+from tests.support.histories import BASE, DIAGNOSIS, GOOD, PLAN, Story, matrix, random_run
 
 
 def test_the_stages_follow_each_other_in_the_fixed_order() -> None:
@@ -124,10 +86,10 @@ def test_a_gain_must_beat_the_control_and_not_only_the_recording() -> None:
 
 def test_a_rejected_plan_is_planned_again_and_then_the_iteration_ends() -> None:
     rejected = PlanReviewed(verdict=PlanVerdict.reject_architectural, remarks="no")
-    story = Story().prepared().then(Located(summary="l"))
-    story.then(Planned(summary="p"), rejected)
+    story = Story().prepared().then(Located(diagnosis=DIAGNOSIS))
+    story.then(Planned(plan=PLAN), rejected)
     assert story.next() == Step(stage=Stage.plan, iteration=1, round=2)
-    story.then(Planned(summary="p"), rejected)
+    story.then(Planned(plan=PLAN), rejected)
     assert story.next() == Step(stage=Stage.locate, iteration=2)
 
 
@@ -177,7 +139,7 @@ def test_a_fundamental_limit_ends_the_run_with_its_reason(verdict: Verdict) -> N
 )
 def test_a_spent_budget_stops_the_run_before_the_next_stage(budget: Budget) -> None:
     story = Story(Terms(tier=TIERS[Dial.shallow], budget=budget))
-    story.then(Prepared(base_commit="b", live_image="i"), spend=Spend(money_usd=1, tokens=100, seconds=10))
+    story.then(Prepared(base_commit="b", live_image="i", tasks="d"), spend=Spend(money_usd=1, tokens=100, seconds=10))
     outcome = story.next()
     assert isinstance(outcome, Outcome)
     assert outcome.state is RunState.over_budget

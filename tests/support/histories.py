@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from core.model.evidence import FailureKind
 from core.model.keypoints import Keypoint, Level, Matrix, Row, TaskKind
-from core.model.replies import CodeVerdict, PlanVerdict, Verdict
+from core.model.replies import Change, CodeVerdict, Depth, Diagnosis, Plan, PlanVerdict, Suspect, Verdict
 from core.model.run import (
     Budget,
     Built,
@@ -30,6 +31,14 @@ from core.model.run import (
 from core.pipeline.depth import TIERS
 from core.pipeline.next_step import Terms, next_step
 
+DIAGNOSIS = Diagnosis(
+    summary="it keeps only the first",
+    failure_class=FailureKind.incomplete,
+    depth=Depth.structural,
+    suspects=(Suspect(path="a.py", why="it returns early"),),
+    siblings=("any question with two answers",),
+)
+PLAN = Plan(summary="keep all", changes=(Change(path="a.py", change="a loop"),), expect_better=("t1/k",), may_hurt=())
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 TASKS = (("t1", TaskKind.batch), ("t2", TaskKind.batch), ("g1", TaskKind.golden), ("h1", TaskKind.holdout))
@@ -50,6 +59,42 @@ def done(n: int, step: Step, result: Result, spend: Spend | None = None) -> Done
     return Done(n=n, step=step, result=result, spend=spend or Spend(), started_at=at, ended_at=at)
 
 
+TERMS = Terms(tier=TIERS[Dial.shallow], budget=Budget())
+BASE, GOOD = matrix(1, 1, 3, 1), matrix(3, 3, 3, 3)
+
+
+class Story:
+    """A run told step by step: each result answers the step that `next_step` asked for."""
+
+    def __init__(self, terms: Terms = TERMS) -> None:
+        self.terms = terms
+        self.history: list[Done] = []
+
+    def next(self) -> Step | Outcome:
+        return next_step(self.history, self.terms)
+
+    def then(self, *results: Result, spend: Spend | None = None) -> "Story":
+        for result in results:
+            step = self.next()
+            assert isinstance(step, Step), f"the run is over: {step}"
+            self.history.append(done(len(self.history), step, result, spend))
+        return self
+
+    def prepared(self, siblings: tuple[str, ...] = ()) -> "Story":
+        first = Prepared(base_commit="b", live_image="i", tasks="d", siblings=siblings)
+        return self.then(first, Scored(matrix=BASE), Scored(matrix=BASE))
+
+    def planned(self) -> "Story":
+        return self.then(Located(diagnosis=DIAGNOSIS), Planned(plan=PLAN), PlanReviewed(verdict=PlanVerdict.approve))
+
+    def built(self) -> "Story":
+        change = Implemented(tree="t", diff_hash="d", files=("a",), insertions=1, deletions=0, summary="s")
+        return self.then(change, CodeReviewed(verdict=CodeVerdict.approve, commit="c"), Built(image="i2"))
+
+    def iteration(self, scored: Matrix, verdict: Verdict) -> "Story":
+        return self.planned().built().then(Scored(matrix=scored), Judged(verdict=verdict, reason="because"))
+
+
 def random_terms(chance: Random) -> Terms:
     budget = Budget(
         money_usd=chance.choice([None, 0.0, 3.0]),
@@ -68,13 +113,13 @@ def random_result(chance: Random, step: Step, smooth: float) -> Result:
         return Failed(trouble=chance.choice(list(Trouble)), sentence="chance said no")
     match step.stage:
         case Stage.prepare:
-            return Prepared(base_commit="b", live_image="i", siblings=chance.choice([(), ("h1",)]))
+            return Prepared(base_commit="b", live_image="i", tasks="d", siblings=chance.choice([(), ("h1",)]))
         case Stage.baseline | Stage.control:
             return Scored(matrix=_random_matrix(chance, 0.2))
         case Stage.locate:
-            return Located(summary="there")
+            return Located(diagnosis=DIAGNOSIS)
         case Stage.plan:
-            return Planned(summary="so")
+            return Planned(plan=PLAN)
         case Stage.plan_review:
             return PlanReviewed(verdict=_mostly(chance, PlanVerdict.approve, list(PlanVerdict)))
         case Stage.implement:

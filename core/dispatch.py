@@ -1,0 +1,101 @@
+"""Which durable job serves which row of the outbox: the only file that knows all verbs of core."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from core import consent
+from core.containers.host import Host
+from core.durable import Durable
+from core.model.errors import MossError, Unavailable
+from core.model.run import Run
+from core.model.swap import Swap, SwapState
+from core.pipeline import evolve
+from core.pipeline.evolve import Evolution
+from core.store import outbox, substrates
+from core.store.store import Store
+from core.swap import perform, reconcile
+
+RUN, SWAP = "run", "swap"
+LIVE_BRANCH = "moss/live"
+LONGEST_PAUSE_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Dispatch:
+    store: Store
+    durable: Durable
+    host: Host
+    evolution: Evolution
+    owner: str
+    _passing_on: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def start(self) -> None:
+        """The engine resumes at once what a crash interrupted, so it must know every verb before."""
+        self.durable.job(RUN, _patient(self.evolution.perform))
+        self.durable.job(SWAP, _patient(self._swap))
+        await self.durable.start()
+        await self.wake()
+
+    async def _swap(self, consent_id: str, n: int) -> None:
+        swap = await perform.perform(self.store, self.host, self.owner, consent_id)
+        if swap and swap.state is SwapState.live:
+            await self._show_in_git(swap)
+
+    async def _show_in_git(self, swap: Swap) -> None:
+        """`moss/live` follows what is live. The owner's repository being away must not look like a failed swap."""
+        async with self.store.reading() as db:
+            substrate = await substrates.get(db, swap.substrate)
+        try:
+            clone = await self.evolution.clone(substrate)
+            await clone.set_branch(LIVE_BRANCH, swap.commit)
+            if substrate.publish:
+                await clone.publish(LIVE_BRANCH, substrate.repository)
+        except MossError as error:
+            _log.warning("git does not show what is live", swap=swap.id, why=error.sentence)
+
+    async def wake(self) -> None:
+        """Pass waiting rows on. A row is done once its job exists; after a crash in between it is passed on again, and
+        that is the same job."""
+        async with self._passing_on:
+            async with self.store.reading() as db:
+                rows = await outbox.waiting(db)
+            for row in rows:
+                await self.durable.submit(row.kind, row.subject)
+                async with self.store.changing(row.substrate) as change:
+                    await outbox.done(change, row.id)
+
+    async def tick(self) -> None:
+        """What falls due with time, and what crashes left behind."""
+        await consent.expire_due(self.store, self.store.now())
+        await reconcile.reconcile(self.store, self.host, self.owner)
+        await self.evolution.sweep_all()
+        await self.wake()
+
+    async def stop(self, run_id: str, who: str) -> Run:
+        """First the state, so that nothing more begins; then the job that is at work."""
+        stopped = await evolve.stop(self.store, run_id, who)
+        await self.durable.cancel(RUN, run_id)
+        await self.evolution.clear_away(run_id)
+        return stopped
+
+
+def _patient(perform: Callable[[str, int], Awaitable[None]]) -> Callable[[str, int], Awaitable[None]]:
+    """A database or an engine that is away must not end a job, or an outage would leave a run or a swap half done.
+    So there is no limit here: the job waits until what it needs is back, or Moss is ended and resumes it later."""
+
+    async def performed(subject: str, n: int) -> None:
+        pause_s = 0.5
+        while True:
+            try:
+                return await perform(subject, n)
+            except Unavailable as away:
+                _log.warning("a job waits", subject=subject, n=n, why=away.sentence, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    return performed

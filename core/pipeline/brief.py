@@ -1,0 +1,85 @@
+"""What a coder is told in each role: a prompt that says where the files lie, and the files. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from string import Template
+
+from core.model.brief import BRIEF, BriefFile, Setback, Standing
+from core.model.keypoints import Keypoint, Matrix, Task, TaskKind
+from core.model.replies import REPLIES, Role
+from core.model.run import Run, Scored, Stage, Step
+from core.model.substrate import Substrate
+from core.pipeline.history import History, last, prepared, setbacks, tries
+
+MAY_WRITE = frozenset({Role.implement})
+
+
+def prompt(role: Role, substrate: str, evidence: str) -> str:
+    schema = json.dumps(REPLIES[role].model_json_schema(), indent=1)
+    return _page("frame").substitute(
+        task=_page(role).template.strip(), substrate=substrate, evidence=evidence, schema=schema
+    )
+
+
+def _page(name: str) -> Template:
+    return Template(resources.files("core.pipeline").joinpath("prompts", f"{name}.md").read_text("utf-8"))
+
+
+def brief_file(
+    *,
+    run: Run,
+    substrate: Substrate,
+    history: History,
+    step: Step,
+    role: Role,
+    tasks: Sequence[Task],
+    keypoints: Sequence[Standing],
+    files: Mapping[str, str],
+) -> BriefFile:
+    return BriefFile(
+        run=run.id,
+        role=role,
+        iteration=step.iteration,
+        round=step.round,
+        substrate=substrate.name,
+        base_commit=prepared(history).base_commit,
+        failure_kinds=tuple(sorted({kind for task in tasks if task.kind is TaskKind.batch for kind in task.kinds})),
+        keypoints=tuple(keypoints),
+        editable=substrate.scope.editable,
+        protected=substrate.protected(),
+        max_files=substrate.scope.max_files,
+        max_lines=substrate.scope.max_lines,
+        setbacks=tuple(Setback(where=where, why=why) for where, why in setbacks(history)),
+        files=tuple(sorted(name for name in files if name != BRIEF)),
+    )
+
+
+def standings(history: History) -> list[Standing]:
+    """Every keypoint that a coder may see, and how it has fared so far."""
+    locked, control = last(history, Scored, Stage.baseline), last(history, Scored, Stage.control)
+    if locked is None:
+        return []
+    before = locked.matrix.levels()
+    live = control.matrix.levels() if control else {}
+    scored = [found.matrix.levels() for found in tries(history)]
+    return [
+        Standing(
+            task=row.task,
+            id=row.keypoint.id,
+            text=row.keypoint.text,
+            baseline=before.get(row.key),
+            control=live.get(row.key),
+            iterations=tuple(levels.get(row.key) for levels in scored),
+        )
+        for row in shown(locked.matrix).rows
+    ]
+
+
+def to_score(task: str, keypoints: Sequence[Keypoint]) -> list[Standing]:
+    """For the judge: what to score, without a level that could sway it."""
+    return [Standing(task=task, id=keypoint.id, text=keypoint.text) for keypoint in keypoints]
+
+
+def shown(matrix: Matrix) -> Matrix:
+    return matrix.only(*(kind for kind in TaskKind if kind is not TaskKind.holdout))

@@ -1,0 +1,299 @@
+"""The verb: a sealed batch becomes a candidate. Each durable job takes one step and asks for the next."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from core import consent
+from core.clock import Clock
+from core.coders.catalogue import Coders
+from core.containers.host import Host
+from core.folders import clear
+from core.model.batch import BatchState
+from core.model.candidate import Candidate
+from core.model.consent import ConsentState, Policy
+from core.model.errors import (
+    BuildFailed,
+    IllegalMove,
+    Misconduct,
+    MossError,
+    OutOfScope,
+    Refused,
+    Unavailable,
+)
+from core.model.run import (
+    RESTARTABLE,
+    Budget,
+    Dial,
+    Done,
+    Failed,
+    Offered,
+    Outcome,
+    Result,
+    Run,
+    RunState,
+    Spend,
+    Stage,
+    Step,
+    Trouble,
+)
+from core.model.substrate import Substrate
+from core.model.value import new_id
+from core.pipeline import history as past
+from core.pipeline.depth import TIERS
+from core.pipeline.next_step import Terms, next_step
+from core.pipeline.prepare import TASKS_FILE, prepare
+from core.pipeline.scene import Scene, Tasks
+from core.pipeline.stages import STAGES
+from core.repository import Clone
+from core.store import batches, consents, notices, runs, substrates
+from core.store.store import Store
+
+_log = structlog.get_logger(__name__)
+
+JOB = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Evolution:
+    store: Store
+    host: Host
+    coders: Coders
+    policy: Policy
+    owner: str
+    """The id of this Moss installation, on everything it makes."""
+    data: Path
+    clock: Clock
+    submit: Callable[[str, str, int], Awaitable[None]]
+
+    async def perform(self, run_id: str, n: int) -> None:
+        """Take step n and ask for the next one. A repeated job finds what was done and goes on from there."""
+        run, history = await self._begin(run_id)
+        if run.state is not RunState.running:
+            return
+        if len(history) > n:
+            await self.submit(JOB, run_id, n + 1)
+            return
+        decision = next_step(history, Terms(TIERS[run.dial], run.budget))
+        if isinstance(decision, Outcome):
+            await self._end(run, decision)
+        elif decision.stage is Stage.offer:
+            await self._offer(await self._scene(run, history, decision, n))
+        elif await self._append(run, await self._take(run, history, decision, n)):
+            await self.submit(JOB, run_id, n + 1)
+
+    async def _append(self, run: Run, done: Done) -> bool:
+        try:
+            async with self.store.changing(run.substrate) as change:
+                await runs.append(change, run.id, done)
+        except IllegalMove:  # stopped meanwhile: what was done stays among the artefacts and counts for nothing
+            _log.info("step dropped", run=run.id, step=done.step.name)
+            return False
+        return True
+
+    async def _begin(self, run_id: str) -> tuple[Run, list[Done]]:
+        async with self.store.reading() as db:
+            run, history = await runs.get(db, run_id), await runs.history(db, run_id)
+        if run.state is RunState.queued:
+            async with self.store.changing(run.substrate) as change:
+                run = await runs.move(change, run_id, RunState.running, "moss")
+        return run, history
+
+    async def _scene(self, run: Run, history: list[Done], step: Step, n: int) -> Scene:
+        async with self.store.reading() as db:
+            substrate = await substrates.get(db, run.substrate)
+        scene = Scene(
+            run=run,
+            substrate=substrate,
+            history=history,
+            step=step,
+            n=n,
+            clone=await self.clone(substrate),
+            host=self.host,
+            coders=self.coders,
+            owner=self.owner,
+            runs=self.data / "runs" / run.id,
+            work=self.work(run.id),
+            tasks=Tasks(tasks=(), accepted=()),
+        )
+        return scene if not history else replace(scene, tasks=_tasks(scene))
+
+    async def _take(self, run: Run, history: list[Done], step: Step, n: int) -> Done:
+        """Whatever goes wrong here is a result, and `next_step` decides what it means."""
+        started_at, began, spend = self.clock(), time.monotonic(), Spend()
+        result: Result
+        try:
+            scene = await self._scene(run, history, step, n)
+            try:
+                result = await self._stage(scene)
+            finally:
+                spend = scene.spend
+        except MossError as error:
+            if isinstance(error, Unavailable):
+                await self.host.ping()  # an engine that is away is waited for; only what fails beside it is a failure
+            result = Failed(trouble=_trouble(error), sentence=error.sentence)
+        except Exception as error:
+            _log.exception("step failed", run=run.id, step=step.name)
+            result = Failed(
+                trouble=Trouble.broken,
+                sentence=f"Moss itself failed with {type(error).__name__}; please report the traceback in its log.",
+            )
+        spend = spend.model_copy(update={"seconds": time.monotonic() - began})
+        return Done(n=n, step=step, result=result, spend=spend, started_at=started_at, ended_at=self.clock())
+
+    async def _stage(self, scene: Scene) -> Result:
+        shutil.rmtree(scene.folder, ignore_errors=True)  # of a step that a crash cut short
+        scene.folder.mkdir(parents=True)
+        if scene.step.stage is Stage.prepare:
+            return await prepare(self.store, scene)
+        return await STAGES[scene.step.stage](scene)
+
+    async def _offer(self, scene: Scene) -> None:
+        """The candidate, the question to people, the end of the running and the notice: all in one transaction."""
+        candidate = _candidate(scene)
+        branch = f"moss/{scene.run.id}"
+        await scene.clone.set_branch(branch, candidate.commit)
+        sentence = f"Iteration {candidate.iteration} is offered" + (" as a partial gain." if candidate.partial else ".")
+        if scene.substrate.publish:
+            sentence += await self._publish(scene, branch)
+        now = self.clock()
+        async with self.store.changing(scene.run.substrate) as change:
+            flags = [flag for chunk in await batches.chunks(change.db, scene.run.batch) for flag in chunk.flags]
+            flaggers = frozenset(flag.person for flag in flags if flag.withdrawn_at is None)
+            await runs.add_candidate(change, candidate)
+            asked = await consent.ask_for_candidate(change, candidate, scene.run, self.policy, flaggers)
+            result = Offered(candidate=candidate.id, consent=asked.id)
+            done = Done(n=scene.n, step=scene.step, result=result, started_at=now, ended_at=now)
+            await runs.append(change, scene.run.id, done)
+            await runs.move(change, scene.run.id, RunState.awaiting_consent, "moss", sentence)
+            await notices.add(change, "evolution-converged", scene.run.id, sentence, partial=candidate.partial)
+        await self.clear_away(scene.run.id)
+
+    async def _publish(self, scene: Scene, branch: str) -> str:
+        """The owner gets the branch to read; that it cannot be pushed is said, and does not spoil the candidate."""
+        try:
+            await scene.clone.publish(branch, scene.substrate.repository)
+        except MossError as error:
+            return f" Its branch {branch} could not be pushed: {error.sentence}"
+        return f" Its branch is {branch}."
+
+    async def _end(self, run: Run, outcome: Outcome) -> None:
+        async with self.store.changing(run.substrate) as change:
+            await runs.move(change, run.id, outcome.state, "moss", outcome.sentence)
+            await notices.add(change, "evolution-failed", run.id, outcome.sentence)
+        await self.clear_away(run.id)
+
+    async def clone(self, substrate: Substrate) -> Clone:
+        """One clone per substrate, owned by Moss; no coder ever sees its git directory."""
+        return await Clone.of(substrate.repository, self.data / "repos" / f"{substrate.name}.git")
+
+    def work(self, run_id: str) -> Path:
+        return self.data / "work" / run_id
+
+    async def clear_away(self, run_id: str) -> None:
+        await asyncio.to_thread(clear, self.work(run_id))
+
+    async def sweep_all(self) -> None:
+        """At start: the scratch of runs that are over, which a crash may have left."""
+        root = self.data / "work"
+        if not root.exists():
+            return
+        async with self.store.reading() as db:
+            running = {run.id for run in await runs.listing(db, None) if run.state is RunState.running}
+        for left in root.iterdir():
+            if left.name not in running:
+                await asyncio.to_thread(clear, left)
+
+
+async def evolve(store: Store, batch_id: str, dial: Dial, budget: Budget, starter: str) -> Run:
+    """Queue a run; an open batch is sealed by it. The outbox row that starts it is written in the same transaction."""
+    async with store.reading() as db:
+        batch = await batches.get(db, batch_id)
+    async with store.changing(batch.substrate) as change:
+        batch = await batches.get(change.db, batch_id)
+        if not await batches.chunks(change.db, batch_id):
+            raise Refused(f"Batch {batch_id} holds no flagged turn, so there is nothing to learn from.")
+        if batch.state is BatchState.open:
+            await batches.move(change, batch_id, BatchState.sealed, starter)
+        return await runs.queue(change, batch_id, dial, budget, starter)
+
+
+async def stop(store: Store, run_id: str, who: str) -> Run:
+    """End a run; its artefacts stay. The job that still works for it is cancelled by whoever called this."""
+    async with store.reading() as db:
+        run = await runs.get(db, run_id)
+    async with store.changing(run.substrate) as change:
+        stopped = await runs.move(change, run_id, RunState.stopped, who, f"Stopped by {who}.")
+        asked = await consents.of_run(change.db, run_id)
+        if asked and asked.state in (ConsentState.asked, ConsentState.granted):
+            await consent.void(change, asked, f"Run {run_id} was stopped.", who)
+    return stopped
+
+
+async def restart(store: Store, run_id: str, who: str) -> Run:
+    """Archive a run that ended without a candidate, and start anew on the same batch."""
+    async with store.reading() as db:
+        run = await runs.get(db, run_id)
+    if run.state not in RESTARTABLE:
+        raise IllegalMove(f"Run {run_id} is {run.state}; only a run that is {_or(RESTARTABLE)} can be restarted.")
+    async with store.changing(run.substrate) as change:
+        await runs.archive(change, run_id, who)
+        return await runs.queue(change, run.batch, run.dial, run.budget, who)
+
+
+def _or(states: tuple[RunState, ...]) -> str:
+    return f"{', '.join(states[:-1])} or {states[-1]}"
+
+
+def _trouble(error: MossError) -> Trouble:
+    match error:
+        case Misconduct():
+            return Trouble.misconduct
+        case OutOfScope() | BuildFailed() | Refused():
+            return Trouble.rejected
+        case _:
+            return Trouble.broken
+
+
+def _tasks(scene: Scene) -> Tasks:
+    """What `prepare` fixed, unless somebody changed it since."""
+    wanted = past.prepared(scene.history).tasks
+    done = next(d for d in scene.history if d.step.stage is Stage.prepare and not isinstance(d.result, Failed))
+    path = scene.runs / done.step.name / TASKS_FILE
+    tasks = Tasks.model_validate_json(path.read_bytes())
+    if tasks.digest() != wanted:
+        raise Refused(f"{path} was changed while the run went on; restart the run.")
+    return tasks
+
+
+def _candidate(scene: Scene) -> Candidate:
+    iteration, history = scene.step.iteration, scene.history
+    found = next(t for t in past.tries(history) if t.iteration == iteration)
+    work = past.work(history, iteration)
+    assert work.diagnosis and work.change, "offered before it was made"  # noqa: PT018
+    assert work.commit and work.image, "offered before it was built"  # noqa: PT018
+    written = next(d for d in reversed(history) if d.result == work.change)
+    return Candidate(
+        id=new_id("candidate"),
+        run=scene.run.id,
+        iteration=iteration,
+        base_commit=scene.base_commit,
+        commit=work.commit,
+        tree=work.change.tree,
+        image=work.image,
+        diff_hash=work.change.diff_hash,
+        files=work.change.files,
+        insertions=work.change.insertions,
+        deletions=work.change.deletions,
+        baseline=past.baseline(history),
+        control=past.control(history),
+        matrix=found.matrix,
+        partial=not found.converged,
+        summary=f"{work.diagnosis.diagnosis.summary} {work.change.summary}",
+        diff_artefact=f"{written.step.name}/diff.patch",
+    )

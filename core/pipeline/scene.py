@@ -1,0 +1,162 @@
+"""One step of one run, with all that its stage may use; and how a stage asks a coder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from core.coders.ask import Objection, ask
+from core.coders.catalogue import Coders
+from core.coders.coder import Brief
+from core.containers.host import Host, label
+from core.folders import lay
+from core.model.brief import BRIEF, DIAGNOSIS, LOG, PLAN, TASKS, Standing, TaskFile
+from core.model.errors import CoderFailed, Misconduct
+from core.model.keypoints import Row, Task, TaskKind
+from core.model.replies import Reply, Role
+from core.model.run import Run, Spend, Stage, Step
+from core.model.substrate import Substrate
+from core.model.value import Value
+from core.pipeline import history as past
+from core.pipeline.brief import MAY_WRITE, brief_file, prompt, standings
+from core.pipeline.trial import Bench
+from core.redact import Redactor
+from core.repository import Clone
+
+R = TypeVar("R", bound=Reply)
+
+LOG_BYTES = 60_000
+
+
+class Tasks(Value):
+    """`prepare/tasks.json`: what this run replays and scores."""
+
+    tasks: tuple[Task, ...]
+    accepted: tuple[Row, ...]
+    """Keypoints of earlier fixes, at the levels with which they were accepted."""
+
+
+@dataclass(slots=True)
+class Scene:
+    run: Run
+    substrate: Substrate
+    history: past.History
+    step: Step
+    n: int
+    clone: Clone
+    host: Host
+    coders: Coders
+    owner: str
+    runs: Path
+    """Artefacts, kept: `runs/<run>/<step>/...`."""
+    work: Path
+    """Scratch of this run, removed when it ends."""
+    tasks: Tasks
+    spend: Spend = field(default_factory=Spend)
+    """Grows with every answer of a coder, also with those that turn out useless."""
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.step.name
+
+    @property
+    def checkout(self) -> Path:
+        return self.work / "checkout"
+
+    @property
+    def tag(self) -> str:
+        return f"{self.run.id}/{self.step.name}"
+
+    @property
+    def bench(self) -> Bench:
+        labels = {label.OWNER: self.owner, label.RUN: self.run.id, label.STEP: str(self.n)}
+        return Bench(self.host, self.substrate, f"moss-{self.run.id}-{self.n}", labels, self.work / "laid")
+
+    @property
+    def base_commit(self) -> str:
+        return past.prepared(self.history).base_commit
+
+    @property
+    def so_far(self) -> past.Work:
+        return past.work(self.history, self.step.iteration)
+
+    def keep(self, name: str, text: str) -> None:
+        """Write an artefact of this step."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    async def ask(
+        self,
+        kind: type[R],
+        files: Mapping[str, str],
+        keypoints: list[Standing] | None = None,
+        part: str = "",
+        objection: Objection | None = None,
+    ) -> R:
+        """Lay out brief and evidence, ask the coder of the role, and return its checked reply.
+
+        The checkout must stand already. `part` tells several questions of one step apart.
+        """
+        role = kind.role
+        files = {**files, **self._failed_build(role)}
+        points = standings(self.history) if keypoints is None else keypoints
+        brief = brief_file(
+            run=self.run,
+            substrate=self.substrate,
+            history=self.history,
+            step=self.step,
+            role=role,
+            tasks=self.tasks.tasks,
+            keypoints=points,
+            files=files,
+        )
+        evidence = self.work / "evidence"
+        lay(evidence, {**files, BRIEF: brief.model_dump_json(indent=1)})
+        told = Brief(
+            role=role,
+            tag=f"{self.tag}/{part}" if part else self.tag,
+            prompt=prompt(role, self.substrate.name, str(evidence)),
+            checkout=self.checkout,
+            evidence=evidence,
+            artefacts=self.folder / part if part else self.folder,
+            may_write=role in MAY_WRITE,
+            timeout_s=self.coders.timeout_s(role),
+        )
+        try:
+            reply, spend = await ask(self.coders.of(role), told, objection=objection)
+        except (CoderFailed, Misconduct) as failed:
+            self.spend = self.spend + (failed.spend or Spend())
+            raise
+        self.spend = self.spend + spend
+        assert isinstance(reply, kind)
+        return reply
+
+    def visible_tasks(self) -> dict[str, str]:
+        """The files of all tasks that a coder may see."""
+        return {
+            TASKS.format(task=task.id): TaskFile.of(task).model_dump_json(indent=1)
+            for task in self.tasks.tasks
+            if task.kind is not TaskKind.holdout
+        }
+
+    def reasoning(self) -> dict[str, str]:
+        """Diagnosis and plan of this iteration, as far as there are any."""
+        files = {}
+        if self.so_far.diagnosis:
+            files[DIAGNOSIS] = self.so_far.diagnosis.diagnosis.model_dump_json(indent=1)
+        if self.so_far.plan:
+            files[PLAN] = self.so_far.plan.plan.model_dump_json(indent=1)
+        return files
+
+    def _failed_build(self, role: Role) -> dict[str, str]:
+        """The log of the latest build that failed, for whoever must do better."""
+        if role not in (Role.locate, Role.plan, Role.implement):
+            return {}
+        for done in reversed(self.history):
+            if done.step.stage is Stage.build:
+                log = self.runs / done.step.name / "build.log"
+                if log.exists():
+                    text = log.read_bytes()[-LOG_BYTES:].decode("utf-8", "replace")
+                    return {LOG: Redactor().text(text)}
+        return {}

@@ -1,0 +1,91 @@
+"""Trials: every task several times, each against a fresh isolated box of the very image that would be promoted."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import agent
+from core.containers.host import BoxSpec, Host, Limits, label
+from core.model.errors import AgentFailed
+from core.model.keypoints import Task
+from core.model.substrate import Substrate
+from core.model.transcript import Message, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    task: Task
+    k: int
+    """Counts the trials of one task, from 1."""
+    transcript: Transcript
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.id}-{self.k}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where the isolated boxes of one step stand."""
+
+    host: Host
+    substrate: Substrate
+    prefix: str
+    """Begins the name of every box; a repeated step finds and replaces what the first one left."""
+    labels: dict[str, str]
+    scratch: Path
+    """For files on their way into a box."""
+
+    def box(self, name: str, image: str, purpose: str, command: tuple[str, ...] | None = None) -> BoxSpec:
+        """The agent's plain settings, but none of its keys, no state of the live one, and no network."""
+        run, given = self.substrate.run, self.substrate.trials
+        name = f"{self.prefix}-{name}"
+        return BoxSpec(
+            name=name,
+            image=image,
+            labels={**self.labels, label.SUBSTRATE: self.substrate.name, label.PURPOSE: purpose},
+            command=command or run.command,
+            entrypoint=command is None,
+            env={**run.env, "MOSS_BOOT_ID": name},
+            port=run.port,
+            user=run.user,
+            isolated=True,
+            state_path=run.state_path,
+            limits=Limits(memory_mb=given.memory_mb, cpus=given.cpus, pids=given.pids, tmp_mb=given.tmp_mb),
+        )
+
+
+async def replay_all(bench: Bench, image: str, tasks: Sequence[Task], trials: int) -> list[Trial]:
+    """All trials, as many at once as the substrate allows. An agent that fails has failed that trial, not the run."""
+    places = asyncio.Semaphore(bench.substrate.trials.workers)
+
+    async def one(number: int, task: Task, k: int) -> Trial:
+        async with places:
+            box = bench.box(str(number), image, "trial")
+            return Trial(task, k, await _replay(bench.host, bench.substrate, box, task.transcript))
+
+    wanted = [(task, k) for task in tasks for k in range(1, trials + 1)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one(number, task, k)) for number, (task, k) in enumerate(wanted)]
+    except ExceptionGroup as failed:  # the first says why; the others were cancelled by it
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in running]
+
+
+async def _replay(host: Host, substrate: Substrate, box: BoxSpec, recorded: Transcript) -> Transcript:
+    limit_s = substrate.trials.timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            await host.create(box)
+            await host.start(box.name)
+            await agent.wait_ready(host, box.name, substrate)
+            return await agent.replay(host, box.name, substrate.replay, recorded, session=box.name)
+    except TimeoutError:
+        problem = f"The agent did not finish the conversation within {limit_s:.0f} s."
+    except AgentFailed as failed:
+        problem = failed.sentence
+    finally:
+        await asyncio.shield(host.remove(box.name))
+    return Transcript(messages=(*recorded.user_turns(), Message(role="assistant", content="", error=problem)))
