@@ -126,8 +126,8 @@ async def one_agent_whenever_moss_is_killed(stage: Stage, moments: range) -> Non
 async def test_there_is_one_agent_whenever_moss_is_killed(stage: Stage) -> None:
     last = int((await moss_killed_after(stage, NEVER)).split()[-1])
     await stage.host.remove("t-live")
-    await one_agent_whenever_moss_is_killed(stage, range(7, last, last // 5))
-    await one_agent_whenever_moss_is_killed(stage, range(last - 2, last + 1))
+    await one_agent_whenever_moss_is_killed(stage, range(7, last, last // 3))
+    await one_agent_whenever_moss_is_killed(stage, range(last - 1, last + 1))
 
 
 @pytest.mark.sweep

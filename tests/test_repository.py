@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -183,6 +185,30 @@ async def test_git_gets_an_environment_from_an_allow_list(desk: Desk, monkeypatc
 
 async def test_the_ping_names_the_version() -> None:
     assert (await git.ping()).startswith("git 2.")
+
+
+def test_a_machine_without_git_can_still_say_so(tmp_path: Path) -> None:
+    (tmp_path / "env").symlink_to("/usr/bin/env")
+    program = "import asyncio; from core.repository import git; asyncio.run(git.ping())"
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": str(tmp_path)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Unavailable: `git` was not found on PATH; install git" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["git version 2.31.9", "git version 1.9", "something else"])
+async def test_a_git_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    write(tmp_path, {"git": f"#!/bin/sh\necho {version}\n"})
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(Unavailable, match=r"too old; install git 2\.32 or newer"):
+        await git.ping()
 
 
 # --- exports and checkouts
@@ -419,10 +445,23 @@ async def test_a_flood_of_files_is_refused_on_the_way(desk: Desk) -> None:
         await desk.clone.snapshot(desk.checkout, desk.base, Scope(max_files=40))
 
 
+async def test_many_large_files_are_refused_before_they_fill_the_memory(desk: Desk) -> None:
+    write(desk.checkout, {f"flood/{n}.txt": b"x" * 9_000_000 for n in range(3)})
+    with pytest.raises(OutOfScope, match="more than 20000000 bytes"):
+        await desk.snapshot()
+
+
 async def test_a_pipe_does_not_hang_a_snapshot(desk: Desk) -> None:
     os.mkfifo(desk.checkout / "pipe")
     with pytest.raises(OutOfScope, match="pipe is a pipe, a socket or a device"):
         await asyncio.wait_for(desk.snapshot(), 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+async def test_what_cannot_be_read_is_refused(desk: Desk) -> None:
+    (desk.checkout / "agent.py").chmod(0o000)
+    with pytest.raises(OutOfScope, match=r"agent\.py cannot be read \(Permission denied\)"):
+        await desk.snapshot()
 
 
 async def test_a_name_that_is_not_utf8_is_refused(desk: Desk) -> None:

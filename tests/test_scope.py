@@ -164,6 +164,11 @@ async def test_a_secret_in_an_added_line_is_refused_and_not_repeated(work: Work)
     assert GITHUB_TOKEN not in said
 
 
+async def test_few_lines_that_are_endless_are_too_much(work: Work) -> None:
+    write(work.checkout, {f"src/{n}.py": "x" * 400_000 + "\n" for n in range(3)})
+    assert refusal(await work.change()).startswith("The change adds 1200000 characters, and at most 1000000")
+
+
 async def test_a_secret_that_only_goes_is_fine(work: Work) -> None:
     write(work.checkout, {"old.py": "KEY = None\n"})
     check_scope(await work.change(), Scope(), ALWAYS_PROTECTED)

@@ -122,6 +122,7 @@ async def test_an_agent_that_is_not_healthy_is_not_adopted_and_not_left_running(
 
     (repository / "mood").write_text("well")
     commit_all(repository)
+    house.expects(window_s=5)
     version = await adopted(house)
     assert (version.number, version.commit) == (0, head(repository))
 
@@ -142,7 +143,6 @@ async def test_the_owners_newer_commit_replaces_the_live_one_and_comes_back_when
     process_house: House, repository: Path
 ) -> None:
     house = process_house
-    house.expects(window_s=1.5)
     first = await adopted(house)
     await house.ask(first.box, BLUE)
 
@@ -154,10 +154,12 @@ async def test_the_owners_newer_commit_replaces_the_live_one_and_comes_back_when
     assert BLUE in await house.memory()
 
     (repository / "mood").write_text("sick")
+    house.expects(window_s=1)
     with pytest.raises(AgentFailed):
         await adopted(house, commit=head(commit_all(repository)))
     assert await house.running() == [second.box], "what ran before runs again"
     assert await needs_adoption(house)
+    house.expects(window_s=5)
     third = await adopted(house)
     assert (third.number, third.box, third.commit) == (2, second.box, second.commit)
     assert not await house.had_two_writers()
@@ -165,12 +167,11 @@ async def test_the_owners_newer_commit_replaces_the_live_one_and_comes_back_when
 
 async def test_a_stuck_agent_is_adopted_again_as_a_new_version_and_takes_swaps_again(process_house: House) -> None:
     house = process_house
-    house.expects(window_s=1)
     first = await adopted(house)
     await house.ask(first.box, BLUE)
     bad = await house.image("1", "sick")
     async with house.store.changing("little") as change:  # nothing of this agent can pass a probe for a while
-        spoiled = house.substrate.health.model_copy(update={"http": None, "commands": (("false",),)})
+        spoiled = house.substrate.health.model_copy(update={"commands": (("false",),), "window_s": 0.5})
         await substrates.save(change, house.substrate.model_copy(update={"health": spoiled}), "anna")
     swap = await house.swap_to(bad)
     assert (swap.state, await needs_adoption(house)) == (SwapState.stuck, True)
@@ -274,7 +275,7 @@ async def test_a_container_that_somebody_else_started_is_adopted_as_it_is(tmp_pa
         engine = docker.from_env()
         try:
             labels = {"org.opencontainers.image.revision": head(repository)}
-            image = engine.images.build(path=str(repository), labels=labels)[0]
+            image = engine.images.build(path=str(repository), labels=labels, rm=True, forcerm=True)[0]
             environment = {"MODE": "live", "PORT": "8000", "MOSS_STATE_DIR": "/state"}
             theirs = {"name": name, "detach": True, "ports": {"8000/tcp": port}, "environment": environment}
             theirs |= {"volumes": {name: {"bind": "/state"}}, "restart_policy": {"Name": "always"}}
@@ -287,6 +288,8 @@ async def test_a_container_that_somebody_else_started_is_adopted_as_it_is(tmp_pa
             always = house.substrate.run.model_copy(update={"restart": "always"})
             house.substrate = house.substrate.model_copy(update={"run": always})
 
+            with pytest.raises(Refused, match="says that it was built from"):
+                await adopted(house, commit="b" * 40)
             version = await adopted(house)
             assert (version.number, version.box, version.image) == (0, name, image.id)
             assert version.commit == head(repository)
@@ -303,8 +306,9 @@ async def test_a_container_that_somebody_else_started_is_adopted_as_it_is(tmp_pa
             assert "MODE=live" in made["Config"]["Env"]
             assert not await house.had_two_writers()
         finally:
-            for left in engine.containers.list(all=True, filters={"name": name}):
+            for left in engine.containers.list(all=True, filters={"volume": name}):
                 left.remove(force=True)
+            engine.images.remove(image.id, force=True)
             engine.close()
 
 

@@ -263,17 +263,27 @@ def test_live_boxes_beside_the_live_one_go_unless_a_swap_or_a_human_still_needs_
 
 
 def test_images_go_when_nothing_may_ever_start_them_again() -> None:
-    used, of_run, of_ended_run = box("x", "e", purpose="live"), {"run": "run-1", "step": "2"}, {"run": "run-0"}
+    used = box("x", "e", purpose="live")
+    of_run, of_ended_run = ({"purpose": "candidate", "run": run, "step": "2"} for run in ("run-1", "run-0"))
     known = replace(SOUND, swap=SWAP)
     found = deeds(known, LIVE_BOX, used, a={}, e={}, d=of_run, f=of_ended_run)
     assert found == [(Deed.remove_box, "x"), (Deed.remove_image, IMAGES["f"])]
 
 
 def test_an_image_that_an_adoption_under_way_has_just_built_stays() -> None:
-    built = {"purpose": "live"}
+    built = {"purpose": "candidate"}
     fresh = replace(SOUND, live=None, needs_adoption=True)
     assert deeds(fresh, d=built) == []
     assert deeds(SOUND, LIVE_BOX, d=built) == [(Deed.remove_image, IMAGES["d"])]
+
+
+def test_a_container_that_somebody_runs_from_our_image_has_its_labels_and_is_left_alone() -> None:
+    by_hand = box("my-look-at-it", purpose="candidate", run="run-0", step="7")
+    assert deeds(SOUND, LIVE_BOX, by_hand) == []
+    left_by_a_build = replace(by_hand, running=False)
+    assert deeds(SOUND, LIVE_BOX, left_by_a_build) == [(Deed.remove_box, "my-look-at-it")]
+    of_a_build_under_way = box("builder", running=False, purpose="candidate", run="run-1", step="2")
+    assert deeds(SOUND, LIVE_BOX, of_a_build_under_way) == []
 
 
 def test_a_live_box_that_fell_is_started_unless_somebody_else_is_at_it() -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from core.model.run import RunState
 from core.model.swap import Swap, SwapState
-from core.store import runs, substrates
+from core.store import notices, runs, substrates
 from core.swap import perform as room
 from core.swap.perform import perform
+from core.swap.reconcile import reconcile
 from core.swap.rollback import version_to_restore
 from tests.support.containers import NO_ENGINE
-from tests.support.house import BLUE, House, a_house
+from tests.support.house import BLUE, SHORT_S, House, a_house
 from tests.support.swaps import granted_candidate, granted_rollback
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ async def test_a_good_candidate_goes_live_with_the_old_ones_memory(house: House)
 
 @pytest.mark.parametrize(("mood", "said"), [("sick", "503"), ("impostor", "heartbeat")])
 async def test_a_candidate_that_fails_its_probes_is_never_live(house: House, mood: str, said: str) -> None:
-    house.expects(window_s=1.2)
+    house.expects(window_s=SHORT_S)
     await house.live()
     swap = await house.swap_to(await house.image("1", mood))
     await is_back(house, swap)
@@ -92,7 +93,7 @@ async def test_a_heart_that_stands_still_and_a_wrong_canary_fail_as_well(
     process_house: House, mood: str, said: str
 ) -> None:
     house = process_house
-    house.expects(window_s=1.2)
+    house.expects(window_s=SHORT_S)
     await house.live()
     swap = await house.swap_to(await house.image("1", mood))
     await is_back(house, swap)
@@ -160,7 +161,7 @@ async def test_an_old_box_that_was_deleted_mid_swap_is_made_again_from_the_last_
     process_house: House,
 ) -> None:
     house = process_house
-    house.expects(window_s=1.2)
+    house.expects(window_s=SHORT_S)
     before = await house.live()
     consent = await granted_candidate(
         house.store, "little", await house.image("1", "sick"), "c1", live_image=before.image
@@ -213,7 +214,7 @@ asyncio.run(main(*sys.argv[1:]))
 @pytest.mark.parametrize("state", [SwapState.stopping, SwapState.starting, SwapState.probing, SwapState.restoring])
 async def test_after_kill_9_in_the_middle_the_next_moss_ends_the_swap(process_house: House, state: SwapState) -> None:
     house = process_house
-    house.expects(window_s=1.2, passes=6)
+    house.expects(window_s=SHORT_S)
     before = await house.live("stubborn")  # its stop takes a while, so that `stopping` can be hit
     mood = "sick" if state is SwapState.restoring else "well"
     consent = await granted_candidate(
@@ -236,3 +237,30 @@ async def test_after_kill_9_in_the_middle_the_next_moss_ends_the_swap(process_ho
         assert await house.ask(swap.new_box, "Who are you?") == "version 1 hears you"
         assert (await house.memory())[0] == BLUE
         assert not await house.had_two_writers()
+
+
+async def test_a_tidying_that_runs_all_the_while_disturbs_no_swap(process_house: House) -> None:
+    house = process_house
+    house.expects(window_s=SHORT_S)
+    await house.live()
+
+    async def tidy() -> None:
+        while True:
+            await reconcile(house.store, house.host, house.owner)
+
+    for version, mood, ends in (("1", "well", SwapState.live), ("2", "sick", SwapState.restored)):
+        image, live = await house.image(version, mood), await house.now_live()
+        consent = await granted_candidate(house.store, "little", image, f"c{version}", live_image=live.image)
+        tidying = asyncio.create_task(tidy())
+        swap = await perform(house.store, house.host, house.owner, consent)
+        assert swap
+        assert swap.state is ends, swap.problem
+        tidying.cancel()
+        await asyncio.wait({tidying})
+        assert tidying.cancelled(), tidying
+    live = await house.now_live()
+    assert (live.number, await house.running()) == (1, [live.box])
+    assert not await house.had_two_writers()
+    async with house.store.reading() as db:
+        told = [notice.kind for notice in await notices.listing(db, "little")]
+    assert told == ["apply-complete", "swap-restored"]

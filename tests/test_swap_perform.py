@@ -21,6 +21,7 @@ from core.model.substrate import Substrate
 from core.model.swap import Swap, SwapState, Version
 from core.store import Store, batches, consents, facts, notices, runs, substrates, swaps
 from core.swap import perform as room
+from core.swap import records
 from core.swap.perform import perform
 from core.swap.plan import back_box
 from core.swap.rollback import version_to_restore
@@ -316,6 +317,22 @@ async def test_an_agent_that_needs_adoption_takes_no_swap(store: Store) -> None:
     host, consent = a_host(), await allowed(store)
     async with store.changing("desk") as change:
         await substrates.set_needs_adoption(change, True, "moss", "it was stuck")
+    await perform(store, host, OWNER, consent)
+    nothing_happened(host, await told(store, consent))
+
+
+async def test_an_adoption_that_begins_at_the_last_moment_has_the_right_of_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, consent = a_host(), await allowed(store)
+    begin = records.begin
+
+    async def after_an_adoption_began(store: Store, swap: Swap) -> None:
+        async with store.changing("desk") as change:
+            await substrates.set_needs_adoption(change, True, "anna", "an adoption is under way")
+        await begin(store, swap)
+
+    monkeypatch.setattr(records, "begin", after_an_adoption_began)
     await perform(store, host, OWNER, consent)
     nothing_happened(host, await told(store, consent))
 

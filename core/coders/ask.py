@@ -17,12 +17,12 @@ from pathlib import Path
 
 from core.coders.coder import STDERR, STDOUT, Answer, Brief, Coder, failed
 from core.coders.reply import NotAReply, read_reply
+from core.folders import clear
 from core.model.errors import CoderFailed, Misconduct, MossError
 from core.model.replies import Reply
 from core.model.run import Spend
 from core.process_table import survivors, sweep, tag_of
 from core.repository import fingerprint, tampering
-from core.repository.worktree import clear
 
 PROMPT, REPLY, REPAIR = "prompt.md", "reply.json", "repair"
 

@@ -9,12 +9,12 @@ from core.coders import sample
 from core.coders.ask import ask
 from core.coders.catalogue import Coders
 from core.coders.coder import Brief
+from core.folders import clear
 from core.model.errors import CoderFailed, Misconduct, MossError
 from core.model.replies import Evaluation, Reply, Role
 from core.model.run import Spend
 from core.model.value import sha256
 from core.repository import Change, Clone, check_scope, git
-from core.repository.worktree import clear
 
 
 @dataclass(frozen=True, slots=True)

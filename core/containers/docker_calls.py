@@ -20,8 +20,6 @@ from core.model import errors
 
 _TAIL_LINES = 15
 _CHUNK_BYTES = 65_536
-_EXIT_S = 2.0
-"""From the end of what a command says to the engine's knowing how it ended."""
 _FRAME = struct.Struct(">BxxxL")
 _KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then kill -9 "${p#/proc/}"; fi; done'
 
@@ -122,9 +120,8 @@ def run(
         frames = _Frames(limit_bytes, early)
         ended = _converse(plug, frames, stdin, deadline)
     state = api.exec_inspect(made)
-    until = min(deadline, time.monotonic() + _EXIT_S) if ended else 0.0
-    while state["Running"] and time.monotonic() < until:
-        time.sleep(0.01)  # the engine has no event to wait for that could not have happened already
+    while ended and state["Running"] and time.monotonic() < deadline:
+        time.sleep(0.02)  # the engine has no event to wait for that could not have happened already
         state = api.exec_inspect(made)
     if state["Running"]:
         kill_exec(api, name, mark)

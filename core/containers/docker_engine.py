@@ -89,6 +89,7 @@ class _Line:
             self._plugs.append(plug)
         if self._is_cut:
             self.cut()
+            raise ConnectionAbortedError("cut off")
 
 
 def if_there(work: Work[T]) -> Work[T | None]:

@@ -19,6 +19,7 @@ import httpx
 from core.containers import docker_calls as calls
 from core.containers import docker_plan as plan
 from core.containers import inside
+from core.containers.content import digest
 from core.containers.docker_engine import Engine, if_there, inspect, remove, remove_image
 from core.containers.docker_plan import Json
 from core.containers.docker_relay import Relays, client
@@ -30,6 +31,8 @@ T = TypeVar("T")
 SOCKET = "unix:///var/run/docker.sock"
 RELAY_BASE = "python:3.11-slim-bookworm"
 SILENCE_S = 60.0
+_REASON_S = 0.3
+"""The engine hears that a box ended, and that memory was the reason, on two ways of which the second may be longer."""
 
 
 class DockerHost:
@@ -66,10 +69,16 @@ class DockerHost:
                 f"There is no `{recipe.dockerfile}` in `{recipe.context}`; set `build.dockerfile`."
             )
         recipe.log.parent.mkdir(parents=True, exist_ok=True)
+        # What is asked for again, as after a crash, gets the same digest: the builder's cache does not promise that.
+        asked = {**recipe.labels, "dockerfile": recipe.dockerfile, "network": str(recipe.network)}
+        content = await asyncio.to_thread(digest, context, asked)
+        if built := await self.images({plan.CONTENT: content}):
+            recipe.log.write_text(f"The same was built before: {built[0]}\n")
+            return built[0]
         order = {
             "path": str(context),
             "dockerfile": recipe.dockerfile,
-            "labels": {**recipe.labels, label.OWNER: self._owner},
+            "labels": {**recipe.labels, label.OWNER: self._owner, plan.CONTENT: content},
             "network_mode": None if recipe.network else "none",
             "timeout": recipe.timeout_s,
         }
@@ -162,6 +171,9 @@ class DockerHost:
 
     async def look(self, name: str) -> BoxState | None:
         found = await self._inspect(name)
+        if found and plan.was_killed(found):
+            await asyncio.sleep(_REASON_S)
+            found = await self._inspect(name)
         return plan.state_of(found) if found else None
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:

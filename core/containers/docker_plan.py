@@ -21,6 +21,8 @@ RELAY_FOR = "moss.relay-for"
 IMAGE = "moss.image"
 """On a box with files laid over its image: the image that was asked for."""
 OVERLAY_FOR = "moss.overlay-for"
+CONTENT = "moss.content"
+"""On an image: the digest of all that it was built from, but for the image below it."""
 
 SOCKETS = "/s"
 DOOR = "in.sock"
@@ -169,6 +171,12 @@ def state_of(found: Json) -> BoxState:
         exit_code=None if running or state["Status"] == "created" else state["ExitCode"],
         out_of_memory=bool(state.get("OOMKilled")),
     )
+
+
+def was_killed(found: Json) -> bool:
+    """By whom or by what was not said (yet)."""
+    state = found["State"]
+    return not state["Running"] and state.get("ExitCode") == 137 and not state.get("OOMKilled")
 
 
 def boxes_among(found: list[Json], wanted: Mapping[str, str]) -> list[BoxState]:

@@ -99,7 +99,7 @@ def _is_boxing(pid: int, directory: Path) -> bool:
 
 def write(path: Path, what: object) -> None:
     """Whole or not at all; for the owner only, because an environment holds keys."""
-    new = path.with_name(f"{path.name}.new")
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # boxed.py may write the same file at this moment
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(handle, "w") as file:
         json.dump(what, file)

@@ -6,11 +6,10 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from pathlib import Path
 
+from core.containers.content import digest
 from core.folders import clear
 from core.model.errors import NotFound, Refused
 
@@ -36,23 +35,6 @@ def labels_of(images: Path, image: str) -> dict[str, str] | None:
 
 def listed(images: Path) -> list[str]:
     return [path.name.replace("-", ":", 1) for path in sorted(images.glob("sha256-*"))]
-
-
-def digest(tree: Path, labels: Mapping[str, str]) -> str:
-    """Says everything of a tree but its times and owners."""
-    content = sha256(json.dumps(sorted(labels.items())).encode())
-    for folder, folders, names in os.walk(tree):
-        folders.sort()
-        for name in sorted([*folders, *names]):
-            path = Path(folder) / name
-            mode = path.lstat().st_mode
-            entry = [str(path.relative_to(tree)), stat.S_IFMT(mode)]
-            if stat.S_ISLNK(mode):
-                entry.append(os.readlink(path))
-            elif stat.S_ISREG(mode):
-                entry += [bool(mode & 0o100), sha256(path.read_bytes()).hexdigest()]
-            content.update(json.dumps(entry).encode())
-    return f"sha256:{content.hexdigest()}"
 
 
 @contextlib.contextmanager

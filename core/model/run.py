@@ -77,9 +77,11 @@ class Budget(Value):
 
 
 class Spend(Value):
-    money_usd: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
+    """Some of it is what a coder reports about itself, so what could defeat a budget is refused."""
+
+    money_usd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    tokens: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(

@@ -1,7 +1,6 @@
 """The verb: a sealed batch becomes a candidate. Each durable job takes one step and asks for the next."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -11,9 +10,10 @@ import structlog
 
 from core import consent
 from core.clock import Clock
+from core.coders.ask import end_leftovers
 from core.coders.catalogue import Coders
 from core.containers.host import Host
-from core.folders import clear
+from core.folders import clear, lay
 from core.model.batch import BatchState
 from core.model.candidate import Candidate
 from core.model.consent import ConsentState, Policy
@@ -147,8 +147,9 @@ class Evolution:
         return Done(n=n, step=step, result=result, spend=spend, started_at=started_at, ended_at=self.clock())
 
     async def _stage(self, scene: Scene) -> Result:
-        shutil.rmtree(scene.folder, ignore_errors=True)  # of a step that a crash cut short
-        scene.folder.mkdir(parents=True)
+        # What a crash cut short: a coder that still writes into the checkout, and half of its artefacts.
+        await end_leftovers(f"{scene.run.id}/")
+        await asyncio.to_thread(lay, scene.folder, {})
         if scene.step.stage is Stage.prepare:
             return await prepare(self.store, scene)
         return await STAGES[scene.step.stage](scene)
@@ -196,6 +197,7 @@ class Evolution:
         return self.data / "work" / run_id
 
     async def clear_away(self, run_id: str) -> None:
+        await end_leftovers(f"{run_id}/")
         await asyncio.to_thread(clear, self.work(run_id))
 
     async def sweep_all(self) -> None:
@@ -207,7 +209,7 @@ class Evolution:
             running = {run.id for run in await runs.listing(db, None) if run.state is RunState.running}
         for left in root.iterdir():
             if left.name not in running:
-                await asyncio.to_thread(clear, left)
+                await self.clear_away(left.name)
 
 
 async def evolve(store: Store, batch_id: str, dial: Dial, budget: Budget, starter: str) -> Run:

@@ -19,8 +19,8 @@ OWNERS = (TaskKind.golden, TaskKind.safety, TaskKind.holdout)
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHOWN_MISTAKES = 20
-_MATCHED_CHARS = 32_768
-"""A pattern is the owner's, but what it is matched against is not: a long reply could keep it busy for hours."""
+_MATCHED_CHARS = 8192
+"""A pattern is the owner's, what it is matched against is not: a long reply keeps a careless one busy for hours."""
 _EVALUATION_LIMIT_BYTES = 1_000_000
 
 
@@ -30,7 +30,7 @@ def load_tasks(paths: Iterable[Path], *, graded: bool = False) -> list[Task]:
     Without a grader (`graded` is false) a task needs checks, or a recorded reply for a judge to learn from.
     """
     tasks: dict[str, Task] = {}
-    mistakes = []
+    mistakes: list[str] = []
     for path in paths:
         for number, line in _lines(path, mistakes):
             task, problem = _task(line, graded)

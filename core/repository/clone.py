@@ -17,13 +17,14 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from core.folders import clear
 from core.model.errors import BadInput, MossError, NotFound, OutOfScope, Refused, Unavailable
 from core.model.substrate import Scope
 from core.model.value import sha256
 from core.repository import git
 from core.repository.remotes import cannot_push, cannot_reach, location, shown, trusting
 from core.repository.scope import Change, Entry, twins_of
-from core.repository.worktree import WIDEST, Blob, IgnoreRules, Written, clear, written_and_gone
+from core.repository.worktree import WIDEST, Blob, IgnoreRules, Written, written_and_gone
 
 _OURS = "moss/"
 """Branches below this are ours everywhere, and may be moved with force."""

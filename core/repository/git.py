@@ -13,16 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import git as gitpython
-
 from core.model.errors import MossError, Unavailable
 from core.process import safe_env
 from core.redact import Redactor
 
 LOCAL_S = 120.0
 NETWORK_S = 900.0
-OLDEST = (2, 38)
-"""`merge-tree --write-tree` came with it."""
+OLDEST = (2, 32)
+"""From here on it lets GIT_CONFIG_GLOBAL take a person's own settings away."""
 
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
@@ -47,8 +45,12 @@ _SETTINGS = {
 _NAMES = ("HOME", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 
+_NO_GIT = "`git` was not found on PATH; install git and start Moss again."
+
 _STALE_LOCK_S = 10.0
 """Git holds its locks for milliseconds. One as old as this was left by a git that was killed."""
+_LOCKS = 3
+"""As many locks one command may find in its way."""
 _LOCK = re.compile(r"Unable to create '(?P<path>[^'\n]+\.lock)': File exists")
 
 RAW = "* !text !eol !crlf !ident !filter !working-tree-encoding !diff !merge !export-ignore !export-subst\n"
@@ -79,16 +81,24 @@ async def ask(
     where = [f"--git-dir={git_dir}", *([f"--work-tree={work_tree}"] if work_tree else [])]
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     argv = ["env", "-i", *_environment(env or {}), "git", *settings, *where, *words]
-    while True:
-        said = await asyncio.to_thread(_run, argv, git_dir, stdin, timeout_s)
+    said = await asyncio.to_thread(_run, argv, git_dir, stdin, timeout_s)
+    for _ in range(_LOCKS):
         if not (lock := _left_lock(said, git_dir)):
-            return said
+            break
         await _break_lock(lock)
+        said = await asyncio.to_thread(_run, argv, git_dir, stdin, timeout_s)
+    return said
 
 
-async def must(git_dir: Path, *words: str, **how: object) -> Said:
+async def must(
+    git_dir: Path,
+    *words: str,
+    work_tree: Path | None = None,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> Said:
     """As `ask`, where a bad exit code means that something is broken rather than that somebody asked for too much."""
-    said = await ask(git_dir, *words, **how)  # type: ignore[arg-type]
+    said = await ask(git_dir, *words, work_tree=work_tree, stdin=stdin, env=env)
     if said.exit_code != 0:
         raise failure(f"Git could not {words[0]}", said)
     return said
@@ -132,10 +142,15 @@ def _environment(extra: Mapping[str, str]) -> list[str]:
 
 
 def _run(argv: list[str], git_dir: Path, stdin: bytes, timeout_s: float) -> Said:
+    try:
+        # Here, since to import it is to run `git version`: without git, Moss must still start.
+        from git import Git  # noqa: PLC0415
+    except ImportError:
+        raise Unavailable(_NO_GIT) from None
     with tempfile.TemporaryFile() as file:
         file.write(stdin)
         file.seek(0)
-        code, out, error = gitpython.Git(git_dir).execute(
+        code, out, error = Git(git_dir).execute(
             argv,
             istream=file,
             with_extended_output=True,
@@ -145,7 +160,7 @@ def _run(argv: list[str], git_dir: Path, stdin: bytes, timeout_s: float) -> Said
             kill_after_timeout=timeout_s,
         )
     if code == 127:
-        raise Unavailable("`git` was not found on PATH; install git and start Moss again.")
+        raise Unavailable(_NO_GIT)
     if error.startswith("Timeout:"):
         raise Unavailable(f"Git did not answer within {timeout_s:.0f} s and was stopped; try again later.")
     assert isinstance(out, bytes)

@@ -15,6 +15,9 @@ from core.redact import secrets_in
 FILE, EXECUTABLE, LINK, SUBMODULE = "100644", "100755", "120000", "160000"
 ABSENT = "000000"
 
+MAX_ADDED_CHARS = 1_000_000
+"""Few lines can still be long. Nobody can review more than this, and looking for secrets in it takes a second."""
+
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Marks that make a line read otherwise than a compiler sees it: what is approved must be what runs."""
 
@@ -75,7 +78,13 @@ def check_scope(change: Change, scope: Scope, protected: tuple[str, ...]) -> Non
             allowed = ", ".join(f"`{pattern}`" for pattern in scope.editable) or "nothing"
             raise OutOfScope(f"{entry.path} is outside of what may be edited ({allowed}); leave it as it is.")
 
-    for path, text in added_lines(change.diff).items():
+    added = added_lines(change.diff)
+    chars = sum(map(len, added.values()))
+    if chars > MAX_ADDED_CHARS:
+        raise OutOfScope(
+            f"The change adds {chars} characters, and at most {MAX_ADDED_CHARS} are allowed; make it smaller."
+        )
+    for path, text in added.items():
         if problem := _problem_of_text(path, text):
             raise OutOfScope(problem)
 

@@ -6,7 +6,6 @@ repositories. So the directory is walked here, nothing in it is followed, and gi
 
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from core.repository.scope import EXECUTABLE, FILE, LINK, SUBMODULE, fold, too_b
 
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 100
-MAX_BYTES = 100_000_000
+MAX_BYTES = 20_000_000
 WIDEST = Scope(max_files=2_000, max_lines=1_000_000, max_file_bytes=10_000_000)
 """Beyond this nobody asks which scope applies."""
 
@@ -199,21 +198,6 @@ class _Walk:
             if self.entries > MAX_ENTRIES + len(self.base):
                 raise OutOfScope(f"The checkout holds more than {MAX_ENTRIES} new files; remove what is not a change.")
             yield entry
-
-
-def clear(target: Path) -> None:
-    """Remove a directory with all that a coder made unreadable in it; of a link, the link."""
-
-    def unlock(_: object, path: str, __: object) -> None:
-        os.chmod(os.path.dirname(path), 0o700)
-        if not os.path.islink(path):
-            os.chmod(path, 0o700)
-        clear(Path(path))
-
-    if target.is_symlink() or target.is_file():
-        target.unlink()
-    elif target.exists():
-        shutil.rmtree(target, onerror=unlock)
 
 
 def _nested(folder: str) -> OutOfScope:

@@ -93,6 +93,7 @@ async def add_chunk(change: Change, chunk: Chunk, who: str) -> Chunk:
         if new_checks:
             checks = (*known.checks, *new_checks)
             await change.db.execute(update(chunks_).where(chunks_.c.id == known.id).values(checks=checks))
+            known = known.model_copy(update={"checks": checks})
     for flag in chunk.flags:
         await _raise_flag(change, known, flag)
         known = await _chunk_of_turn(change.db, chunk.batch, chunk.turn) or known

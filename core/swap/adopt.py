@@ -40,10 +40,14 @@ async def survey(store: Store, host: Host, owner: str, substrate: Substrate, *, 
     seen = await host.portrait(way.box.name)
     if seen is None:
         raise Refused(f"The box {way.box.name} disappeared; look what removed it, and try again.")
-    labels = {**await host.image_labels(way.box.image), **way.box.labels}
+    said = commit_of({**await host.image_labels(way.box.image), **way.box.labels})
+    if commit and said and not said.startswith(commit) and not commit.startswith(said):
+        raise Refused(
+            f"The box {seen.name} says that it was built from {said[:12]}, not from {commit[:12]}; look again."
+        )
     env = {**safe_env(*substrate.run.env_from), **substrate.run.env}
     env = {name: env[name] for name in {*substrate.run.env, *substrate.run.env_from} if name in env}
-    return of_portrait(way, seen, substrate, commit or commit_of(labels), env)
+    return of_portrait(way, seen, substrate, commit or said, env)
 
 
 async def adopt(
@@ -132,6 +136,8 @@ class Adoption:
         """Until the end is recorded a human has to come back: no swap begins, and nothing is tidied away."""
         async with self.store.changing(self.substrate.name) as change:
             await substrates.save(change, self.substrate, self.who)
+            if swap := await swaps.in_flight(change.db, self.substrate.name):
+                raise Busy(f"{self.substrate.name} is in the middle of {swap.id}; adopt it when that has ended.")
             await substrates.set_needs_adoption(change, True, self.who, "an adoption is under way")
 
     async def own_commit(self, commit: str | None) -> str:
@@ -178,7 +184,7 @@ class Adoption:
         labels = {
             label.OWNER: self.owner,
             label.SUBSTRATE: self.substrate.name,
-            label.PURPOSE: "live",
+            label.PURPOSE: "candidate",
             label.COMMIT: commit,
             label.TREE: await self.clone.tree_of(commit),
         }

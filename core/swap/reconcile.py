@@ -18,7 +18,7 @@ from core.swap.plan import back_box, short
 
 _log = structlog.get_logger(__name__)
 
-LIVE = "live"
+LIVE, CANDIDATE = "live", "candidate"
 START_S = 10.0
 """Other changes wait for this one meanwhile, and not much longer."""
 
@@ -70,6 +70,8 @@ def _of_box(known: Known, box: BoxState) -> Decision | None:
     purpose = box.labels.get(label.PURPOSE)
     if known.live and box.name == known.live.box:
         return None
+    if purpose == CANDIDATE and box.running:
+        return None  # it has the labels of its image and none of its own: somebody looks at a candidate by hand
     if purpose != LIVE:
         return None if _at_work(known, box.labels) else Decision(Deed.remove_box, box.name, f"its {purpose} is over")
     if known.needs_adoption or (known.swap and box.name in _boxes_of(known.swap)):
@@ -90,13 +92,13 @@ def _of_live(known: Known, boxes: Mapping[str, BoxState]) -> list[Decision]:
 
 
 def _at_work(known: Known, labels: Mapping[str, str]) -> bool:
-    """Made for a run that still runs; a box moreover for the step under way."""
-    run = labels.get(label.RUN, "")
+    """Made for an adoption or for a run that is under way; a box moreover for the very step."""
+    run, step = labels.get(label.RUN), labels.get(label.STEP)
+    if run is None:
+        return known.needs_adoption
     if run not in known.steps:
-        return labels.get(label.PURPOSE) == LIVE and known.needs_adoption
-    step = labels.get(label.STEP)
-    is_box = labels.get(label.PURPOSE) in {"trial", "check", "relay"}
-    return not is_box or step is None or step == str(known.steps[run])
+        return False
+    return labels.get(label.PURPOSE) == CANDIDATE or step is None or step == str(known.steps[run])
 
 
 def _boxes_of(swap: Swap) -> Collection[str]:

@@ -66,7 +66,10 @@ async def made_from(store: Store, swap: Swap) -> str | None:
 
 
 async def begin(store: Store, swap: Swap) -> None:
+    """An adoption that began meanwhile has the right of way: after this line it is the other way round."""
     async with store.changing(swap.substrate) as change:
+        if await substrates.needs_adoption(change.db, swap.substrate):
+            raise Refused(f"{swap.substrate} is being adopted; ask again when that has ended.")
         await swaps.move(change, swap.id, SwapState.stopping, MOSS, stopped_at=change.now)
 
 

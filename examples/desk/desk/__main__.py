@@ -10,11 +10,9 @@ from pathlib import Path
 from types import FrameType
 
 from desk.agent import Agent
-from desk.heartbeat import Heartbeat
 from desk.model import Rules
 from desk.records import load
 from desk.server import Server
-from desk.sessions import Sessions
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -36,13 +34,8 @@ def serve(port: int, state: Path) -> int:
     boot_id = os.environ.get("MOSS_BOOT_ID", f"pid-{os.getpid()}")
     agent = Agent(data, Rules())
     bind = os.environ.get("DESK_BIND", "127.0.0.1")
-    with Server((bind, port), agent, Sessions(state / "sessions"), boot_id) as server:
-        heartbeat = Heartbeat(state / "heartbeat.json", boot_id)
-        heartbeat.start()
-        try:
-            server.serve_forever()
-        finally:
-            heartbeat.end()
+    with Server((bind, port), agent, state, boot_id) as server:
+        server.serve_forever(poll_interval=0.1)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-import threading
+import time
 from pathlib import Path
 
 BEAT_EVERY_S = 0.5
@@ -12,21 +12,15 @@ class Heartbeat:
     def __init__(self, path: Path, boot_id: str) -> None:
         self._path = path
         self._boot_id = boot_id
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._count = 0
+        self._due = 0.0
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        self._ended.set()
-
-    def _run(self) -> None:
-        beat = 0
-        while True:
-            beat += 1
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps({"boot_id": self._boot_id, "beat": beat}), encoding="utf-8")
-            os.replace(new, self._path)  # a reader never sees half a file
-            if self._ended.wait(BEAT_EVERY_S):
-                return
+    def beat(self) -> None:
+        """To be called often, by the loop whose life it proves."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + BEAT_EVERY_S
+        self._count += 1
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps({"boot_id": self._boot_id, "beat": self._count}), encoding="utf-8")
+        os.replace(new, self._path)  # a reader never sees half a file

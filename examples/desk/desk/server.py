@@ -4,9 +4,11 @@ import json
 import socketserver
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from desk.agent import Agent
+from desk.heartbeat import Heartbeat
 from desk.records import Message, Record
 from desk.sessions import Sessions
 
@@ -20,11 +22,15 @@ class BadRequest(Exception):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], agent: Agent, sessions: Sessions, boot_id: str) -> None:
+    def __init__(self, address: tuple[str, int], agent: Agent, state: Path, boot_id: str) -> None:
         super().__init__(address, Requests)
         self.agent = agent
-        self.sessions = sessions
+        self.sessions = Sessions(state / "sessions")
         self.boot_id = boot_id
+        self._heartbeat = Heartbeat(state / "heartbeat.json", boot_id)
+
+    def service_actions(self) -> None:
+        self._heartbeat.beat()
 
     def server_bind(self) -> None:
         # HTTPServer asks the resolver for its own name here, which can take seconds where there is no network.

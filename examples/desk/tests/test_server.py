@@ -13,7 +13,6 @@ from desk.agent import Agent
 from desk.model import Rules
 from desk.records import Record
 from desk.server import Requests, Server
-from desk.sessions import Sessions
 
 from tests.test_tools import DATA
 
@@ -23,7 +22,7 @@ class Face(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.state = Path(directory.name)
-        self.server = Server(("127.0.0.1", 0), Agent(DATA, Rules()), Sessions(self.state / "sessions"), "boot-1")
+        self.server = Server(("127.0.0.1", 0), Agent(DATA, Rules()), self.state, "boot-1")
         self.addCleanup(self.server.server_close)
         thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,0 +1,43 @@
+# Everything a developer types. `make test` on a fresh clone needs Python 3.11, git and make, and sets the rest up itself.
+
+RUN := .venv/bin/python -m
+PYTEST_ARGS ?=
+
+.PHONY: help venv check format test sweep docs lock clean
+
+help:
+	@echo "make test    the tests, without the long fault sweeps (PYTEST_ARGS=... is passed on)"
+	@echo "make sweep   the long fault sweeps"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make format  let ruff put the files in order"
+	@echo "make docs    write docs/configuration.md from the settings"
+	@echo "make lock    write both lock files anew (needs uv)"
+	@echo "make clean   remove .venv and caches"
+
+venv:
+	@.ci/venv
+
+check: venv
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check --quiet .
+	@$(RUN) mypy
+	@.venv/bin/lint-imports --no-logo
+
+format: venv
+	@$(RUN) ruff check --fix --quiet .
+	@$(RUN) ruff format --quiet .
+
+test: venv
+	@$(RUN) pytest -q -n 2 -m "not sweep" $(PYTEST_ARGS)
+
+sweep: venv
+	@$(RUN) pytest -q -m sweep $(PYTEST_ARGS)
+
+docs: venv
+	@$(RUN) bot.configuration_doc docs/configuration.md
+
+lock:
+	@.ci/lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,291 @@
+"""Settings: `moss.toml` and the environment (`MOSS_...`), checked as a whole; every mistake is named at once.
+
+`docs/configuration.md` is made from these classes by `make docs`.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from core.coders.catalogue import CoderSettings, anchored
+from core.model.consent import Policy
+from core.model.errors import BadInput, NotFound
+from core.model.run import Budget, Dial
+from core.model.substrate import Substrate
+from flags.seal import SEAL_AGE_S, SEAL_COUNT
+
+NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TEST_POSTGRES", "MOSS_TOKEN"})
+"""Names of ours that live in the environment and are no settings."""
+
+SOCKET_PATH_LIMIT = 104
+"""Bytes of a unix socket's path that every system takes."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Installation(Section):
+    data: Path = Path("moss-data")
+    """The directory for the database, artefacts, clones and the control socket. A relative path starts at moss.toml."""
+    database: SecretStr | None = None
+    """`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`. Without it: `moss.db` in the data directory."""
+    host: Literal["auto", "docker", "process"] = "auto"
+    """Where agents are built and run. `auto` takes a Docker engine when one answers, and plain processes otherwise."""
+
+
+class Evolve(Section):
+    depth: Dial = Dial.standard
+    """How far a run goes when nobody says otherwise."""
+    budget: Budget = Budget()
+    """Limits of every run; none by default."""
+
+
+class Flags(Section):
+    seal_count: int = Field(default=SEAL_COUNT, ge=1)
+    """An open batch is sealed when it holds this many chunks."""
+    seal_age_s: float = Field(default=SEAL_AGE_S, gt=0)
+    """An open batch is sealed when it is this old."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+class Settings(BaseSettings):
+    """What Moss runs with. Made by `load`, never by hand."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    moss: Installation = Installation()
+    substrate: Annotated[tuple[Substrate, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """The agent under evolution. Several are written as several `[[substrate]]`."""
+    coder: CoderSettings
+    """The coding-agent program that reads, plans, edits and judges."""
+    consent: Policy = Policy()
+    """Who may approve. With nobody named, nobody may."""
+    evolve: Evolve = Evolve()
+    flags: Flags = Flags()
+    people: dict[str, tuple[str, ...]] = {}
+    """A person's other names, such as `anna = ["cli:anna"]`, so that who starts a run cannot approve it alone."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Settings":
+        names = [substrate.name for substrate in self.substrate]
+        if len(set(names)) != len(names):
+            raise ValueError("two substrates have the same name")
+        return self
+
+    @property
+    def data(self) -> Path:
+        return self.moss.data
+
+    @property
+    def database_url(self) -> str:
+        given = self.moss.database
+        return given.get_secret_value() if given else f"sqlite:///{self.data / 'moss.db'}"
+
+    @property
+    def socket(self) -> Path:
+        return self.data / "moss.sock"
+
+    def substrate_named(self, name: str | None) -> Substrate:
+        """The one that is meant: by name, or the only one there is."""
+        names = [substrate.name for substrate in self.substrate]
+        if name is None and len(names) > 1:
+            raise BadInput(f"Several substrates are configured; say which with --substrate: {', '.join(names)}.")
+        for substrate in self.substrate:
+            if name in (None, substrate.name):
+                return substrate
+        raise NotFound(f"No substrate is named {name!r} in moss.toml; there is {', '.join(names)}.")
+
+    def person(self, who: str) -> str:
+        """The name of the person behind a name such as `cli:anna`, or that name."""
+        return next((person for person, others in self.people.items() if who in others), who)
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read, check, and make paths absolute. Raises BadInput that names every mistake."""
+    environ = os.environ if environ is None else environ
+    path = (path or Path(environ.get("MOSS_CONFIG", "moss.toml"))).absolute()
+    text = _text(path)
+    try:
+        written = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise BadInput(f"{path} is not valid TOML: {str(problem).rstrip('.')}.") from None
+    from_environment, mistakes = _from_environment(environ)
+
+    class Here(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                InitSettingsSource(settings_cls, init_kwargs=from_environment),
+                InitSettingsSource(settings_cls, init_kwargs=written),
+            )
+
+    try:
+        settings = Here()  # type: ignore[call-arg]
+    except ValidationError as problem:
+        listed = isinstance(written.get("substrate"), list)
+        mistakes += [_sentence(error, path, text, environ, listed) for error in problem.errors()]
+    if mistakes:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise BadInput(f"The settings have {count}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return _absolute(settings, path.parent)
+
+
+def variable(name: str) -> str | None:
+    """One variable of the environment that is no setting, such as MOSS_TOKEN."""
+    return os.environ.get(name) or None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path} does not exist; write one (docs/configuration.md explains every line) or name it with --config."
+        ) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"{path} cannot be read ({problem}); make it a readable UTF-8 file.") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """`MOSS_EVOLVE__DEPTH=deep` -> {"evolve": {"depth": "deep"}}; the keys of [moss] need no section's name."""
+    nested: dict[str, Any] = {}
+    mistakes = []
+    short = {f"MOSS_{key.upper()}": ("moss", key) for key in Installation.model_fields}
+    for name, text in sorted(environ.items()):
+        if not name.startswith("MOSS_") or name in NOT_SETTINGS:
+            continue
+        keys = short.get(name) or tuple(name.removeprefix("MOSS_").lower().split("__"))
+        if len(keys) == 1:
+            # Other programs set such names too (a cluster's MOSS_SERVICE_HOST), so only a near miss is refused.
+            if near := difflib.get_close_matches(name, [*short, *NOT_SETTINGS], n=1, cutoff=0.85):
+                mistakes.append(f"{name} (environment): no such setting; did you mean {near[0]}?")
+            continue
+        value: Any = text
+        if text.startswith(("[", "{")):
+            try:
+                value = json.loads(text)
+            except ValueError:
+                mistakes.append(f"{name} (environment): looks like JSON and is not; mend it.")
+                continue
+        table = nested
+        for key in keys[:-1]:
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                break
+        if isinstance(table, dict):
+            table[keys[-1]] = value
+        else:
+            mistakes.append(f"{name} (environment): contradicts {name.rsplit('__', 1)[0]}; remove one of them.")
+    return nested, mistakes
+
+
+def _sentence(error: ErrorDetails, path: Path, text: str, environ: Mapping[str, str], listed: bool) -> str:
+    """One mistake: where it stands, what is wrong, how to mend it. Never the value: it may be a secret."""
+    keys = [str(key) for key in error["loc"]]
+    if keys[:1] == ["substrate"] and not listed:
+        keys = [key for n, key in enumerate(keys) if n != 1 or not key.isdigit()]
+    name = ".".join(keys) or "settings"
+    from_environment = {f"MOSS_{'__'.join(keys).upper()}", f"MOSS_{keys[-1].upper()}" if keys[:1] == ["moss"] else ""}
+    found = sorted(from_environment & environ.keys())
+    line = _line_of(text, keys)
+    where = f"{found[0]} (environment)" if found else f"{path.name}{f', line {line}' if line else ''}: {name}"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], known, n=1)
+        mend = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}." if known else "remove it."
+        return f"{where}: no such setting; {mend}"
+    if error["type"] == "missing":
+        section = ".".join(keys[:-1])
+        return f"{where}: is missing; add {f'it to [{section}]' if section else f'a section [{name}]'}."
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{where}: {message}."
+
+
+def _known_keys(keys: list[str]) -> list[str]:
+    """The names that may stand in the table with this path."""
+    model: type[BaseModel] = Settings
+    for key in keys:
+        if key.isdigit():
+            continue
+        inner = next(_models(model.model_fields[key].annotation), None) if key in model.model_fields else None
+        if inner is None:
+            return []
+        model = inner
+    return sorted(model.model_fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The sections inside a type such as `Tests | None` or `tuple[Substrate, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
+
+
+def _line_of(text: str, keys: list[str]) -> int | None:
+    """The line on which a key is written, or its nearest table; good enough to find it, never needed to be right."""
+    table: list[str] = []
+    wanted = [key for key in keys if not key.isdigit()]
+    nearest = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            table = [part.strip() for part in stripped.strip("[]").split("]")[0].split(".")]
+            if table == wanted[: len(table)]:
+                nearest = number
+        elif "=" in stripped and not stripped.startswith("#"):
+            written = [*table, *(part.strip().strip('"') for part in stripped.split("=")[0].split("."))]
+            if written == wanted:
+                return number
+            if written == wanted[: len(written)]:
+                nearest = number
+    return nearest
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    """Every path that is relative starts at the directory of moss.toml, wherever `moss` was called."""
+
+    def path(text: str) -> str:
+        return str((base / Path(text).expanduser()).resolve())
+
+    installation = settings.moss.model_copy(update={"data": Path(path(str(settings.moss.data)))})
+    url = settings.database_url
+    if settings.moss.database and url.startswith("sqlite:///"):
+        secret = SecretStr("sqlite:///" + path(url.removeprefix("sqlite:///")))
+        installation = installation.model_copy(update={"database": secret})
+    substrates = []
+    for substrate in settings.substrate:
+        remote = "://" in substrate.repository or "@" in substrate.repository.split("/")[0]
+        volume = substrate.run.volume
+        changes: dict[str, Any] = {
+            "repository": substrate.repository if remote else path(substrate.repository),
+            "tasks": tuple(path(file) for file in substrate.tasks),
+        }
+        if substrate.grader:
+            command = anchored(substrate.grader.command, base)
+            changes["grader"] = substrate.grader.model_copy(update={"command": command})
+        if volume and "/" in volume:  # a directory; a volume of the engine has a plain name
+            changes["run"] = substrate.run.model_copy(update={"volume": path(volume)})
+        substrates.append(substrate.model_copy(update=changes))
+    update = {"moss": installation, "substrate": tuple(substrates), "coder": settings.coder.starting_at(base)}
+    return settings.model_copy(update=update)

@@ -1,0 +1,1 @@
+"""Complaints become batches."""

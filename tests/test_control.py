@@ -1,0 +1,146 @@
+"""The control socket: who may open it, who asks, what an answer and an error become on the other side."""
+
+import asyncio
+import os
+import pwd
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bot.control import BODY_LIMIT_BYTES, Answer, Client, Server
+from core.model.errors import BadInput, Busy, MossError, Unavailable
+
+
+async def echo(payload: dict[str, Any], who: str, token: str | None) -> Any:
+    return {"payload": payload, "who": who, "token": token}
+
+
+async def busy(payload: dict[str, Any], who: str, token: str | None) -> Any:
+    raise Busy("desk has run run-1, which is running; wait for its end, or stop it.")
+
+
+async def broken(payload: dict[str, Any], who: str, token: str | None) -> Any:
+    raise RuntimeError("password=geheim")
+
+
+ANSWERS: dict[str, Answer] = {"echo": echo, "busy": busy, "broken": broken}
+
+
+async def three_facts(substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
+    for seq in range((since or 0) + 1, 4):
+        yield {"substrate": substrate, "seq": seq}
+        yield None
+
+
+async def endless(substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
+    while True:
+        await asyncio.sleep(0.01)
+        yield None
+
+
+@asynccontextmanager
+async def serving(path: Path, facts: Any = three_facts) -> AsyncIterator[Client]:
+    server = Server(path, ANSWERS, facts)
+    task = asyncio.create_task(server.serve())
+    await asyncio.sleep(0)  # it binds and listens before it waits for anything
+    try:
+        yield Client(path)
+    finally:
+        server.stop()
+        await asyncio.wait_for(task, 8)
+
+
+async def test_only_the_owner_can_open_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "moss.sock"
+    async with serving(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_who_asks_is_told_by_the_kernel_and_not_by_the_request(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock") as client:
+        answer = await client.ask("echo", {"who": "cli:anna"})
+    assert answer["who"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+
+
+async def test_a_token_arrives_and_its_absence_too(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock") as client:
+        assert (await client.ask("echo", token="moss_abc"))["token"] == "moss_abc"
+        assert (await client.ask("echo"))["token"] is None
+
+
+async def test_an_error_is_the_same_error_on_the_other_side(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock") as client:
+        with pytest.raises(Busy, match="desk has run run-1") as problem:
+            await client.ask("busy")
+    assert problem.value.exit_code == 5
+
+
+async def test_a_failure_inside_moss_tells_nothing_of_its_inside(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock") as client:
+        with pytest.raises(MossError, match="its log has the reason") as problem:
+            await client.ask("broken")
+    assert "geheim" not in problem.value.sentence
+
+
+async def test_a_request_that_is_no_object_or_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "moss.sock"
+    async with serving(path):
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://moss", timeout=30) as http:
+            for body in (b"[1]", b"nonsense", b"\xff"):
+                assert (await http.post("/echo", content=body)).json()["kind"] == "BadInput"
+            large = b'{"a": "' + b"x" * BODY_LIMIT_BYTES + b'"}'
+            assert "larger than" in (await http.post("/echo", content=large)).json()["error"]
+            assert (await http.get("/facts?since=-1")).json()["kind"] == "BadInput"
+
+
+async def test_facts_come_as_they_happen_from_where_one_left_off(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock") as client:
+        assert [fact["seq"] async for fact in client.facts("desk", 1)] == [2, 3]
+
+
+async def test_ending_does_not_wait_for_whoever_still_follows(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock", endless) as client:
+        following = asyncio.create_task(_count(client))
+        await asyncio.sleep(0.2)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 3
+    assert await asyncio.wait_for(following, 5) == 0
+
+
+async def _count(client: Client) -> int:
+    return len([fact async for fact in client.facts("desk", 0)])
+
+
+async def test_a_socket_that_a_dead_moss_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "moss.sock"
+    path.touch()
+    async with serving(path) as client:
+        assert (await client.ask("echo", {"a": 1}))["payload"] == {"a": 1}
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a file", "a dead socket"])
+async def test_without_a_running_moss_one_is_told_to_start_it(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "moss.sock"
+    if left == "a file":
+        path.touch()
+    elif left == "a dead socket":
+        async with serving(path):
+            os.link(path, tmp_path / "kept")
+        (tmp_path / "kept").rename(path)
+    with pytest.raises(Unavailable, match=f"No Moss is running on {tmp_path}; start it with `moss run`"):
+        await Client(path).ask("echo")
+
+
+async def test_a_path_that_no_socket_can_have_is_named_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / ("d" * 120) / "moss.sock"
+    with pytest.raises(BadInput, match="choose a shorter `data`"):
+        Server(path, ANSWERS, three_facts)
+    with pytest.raises(BadInput, match="choose a shorter `data`"):
+        await Client(path).ask("echo")
