@@ -28,10 +28,10 @@ format: venv
 	@$(RUN) ruff format --quiet .
 
 test: venv
-	@$(RUN) pytest -q -n 2 -m "not sweep" $(PYTEST_ARGS)
+	@$(RUN) pytest -q -rfE -n 2 -m "not sweep" $(PYTEST_ARGS)
 
 sweep: venv
-	@$(RUN) pytest -q -m sweep $(PYTEST_ARGS)
+	@$(RUN) pytest -q -s -m sweep $(PYTEST_ARGS)
 
 docs: venv
 	@$(RUN) bot.configuration_doc docs/configuration.md

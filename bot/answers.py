@@ -142,13 +142,16 @@ def _decided(decision: Decision) -> dict[str, Any]:
     return {"kind": decision.kind, "sentence": decision.sentence}
 
 
-async def follow(moss: Moss, substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
+def follow(moss: Moss, substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
     """Facts of one substrate as they are appended, whoever appends them; None when nothing happened for a while."""
-    name = moss.settings.substrate_named(substrate).name
-    seq, quiet_s = since or 0, 0.0
+    return _facts(moss, moss.settings.substrate_named(substrate).name, since or 0)
+
+
+async def _facts(moss: Moss, substrate: str, seq: int) -> AsyncIterator[dict[str, Any] | None]:
+    quiet_s = 0.0
     while True:
         async with moss.store.reading() as db:
-            fresh = await facts.since(db, name, seq, 200)
+            fresh = await facts.since(db, substrate, seq, 200)
         for fact in fresh:
             seq = fact.seq
             yield _json(fact)

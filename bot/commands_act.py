@@ -17,7 +17,7 @@ from rich.text import Text
 from bot import render
 from bot.settings import Settings
 from bot.terminal import EXIT_NOT_OFFERED, AsJson, TokenFile, Which, client, load_settings, show, token, verb
-from core.model.errors import BadInput
+from core.model.errors import BadInput, Unavailable
 from core.model.events import Fact, Noun
 from core.model.run import Dial, Run, RunState
 
@@ -107,8 +107,10 @@ async def _follow(settings: Settings, run: Run, since: int, as_json: bool) -> Ru
                 out.print(lines[-1], soft_wrap=True)
             if fact.noun is Noun.run and fact.after and fact.after not in BEFORE_PEOPLE:
                 break
-    answer = await client(settings).ask("look", {"run": run.id})
-    return Run.model_validate(answer["run"])
+    ended = Run.model_validate((await client(settings).ask("look", {"run": run.id}))["run"])
+    if ended.state in BEFORE_PEOPLE:
+        raise Unavailable(f"Moss is ending; {run.id} goes on with the next `moss run`.")
+    return ended
 
 
 @verb

@@ -33,6 +33,8 @@ The environment wins over the file. `MOSS_` and the path of the setting, with tw
 `MOSS_EVOLVE__BUDGET__MONEY_USD=5`; lists and tables are written as JSON. The settings of `[moss]` need no section:
 {short}. Keep the database's password there and not in the file.
 
+`docs/substrate.md` explains what stands below `[substrate]`, and `docs/coder-protocol.md` what a coder must do.
+
 A small file:
 
 ```toml

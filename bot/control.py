@@ -37,7 +37,7 @@ KEEPALIVE_S = 10.0
 Answer = Callable[[dict[str, Any], str, str | None], Awaitable[Any]]
 """(payload, who asks such as `cli:anna`, token or None) -> something JSON can hold."""
 Facts = Callable[[str | None, int | None], AsyncIterator[dict[str, Any] | None]]
-"""(substrate, since) -> facts as they are appended; None now and then when nothing happens."""
+"""(substrate, since) -> facts as they are appended; None now and then when nothing happens. Raises before the first."""
 
 
 def check_length(path: Path) -> None:
@@ -80,6 +80,7 @@ class Server:
     def __init__(self, path: Path, answers: dict[str, Answer], facts: Facts) -> None:
         check_length(path)
         self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         routes = [Route(f"/{name}", _route(name, answer), methods=["POST"]) for name, answer in answers.items()]
         self._streams = asyncio.Event()
         routes.append(Route("/facts", _stream(facts, self._streams), methods=["GET"]))
@@ -94,20 +95,26 @@ class Server:
         )
         self._server = _Quiet(config)
 
-    async def serve(self) -> None:
+    def listen(self) -> None:
+        """From here on requests wait, and `serve` answers them."""
         self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The mode counts from the moment of bind; uvicorn's own unix socket would be open to everybody.
         before = os.umask(0o177)
         try:
-            listener.bind(str(self._path))
-            listener.listen()
+            self._listener.bind(str(self._path))
+            self._listener.listen()
+        except OSError as problem:
+            raise BadInput(
+                f"No socket can be made at {self._path} ({problem}); name a `data` in [moss] on a local disk."
+            ) from None
         finally:
             os.umask(before)
+
+    async def serve(self) -> None:
         try:
-            await self._server.serve(sockets=[listener])
+            await self._server.serve(sockets=[self._listener])
         finally:
-            listener.close()
+            self._listener.close()
             self._path.unlink(missing_ok=True)
 
     def stop(self) -> None:
@@ -124,13 +131,17 @@ def _route(name: str, answer: Answer) -> Callable[[Request], Awaitable[Response]
             return JSONResponse(await answer(payload, who, token if scheme == "Bearer" and token else None))
         except MossError as problem:
             log.info("refused", verb=name, who=who, reason=problem.sentence)
-            return JSONResponse({"error": problem.sentence, "kind": type(problem).__name__}, status_code=400)
+            return _refusal(problem)
         except Exception:
             log.exception("verb failed", verb=name, who=who)
             sentence = f"`{name}` failed inside Moss; its log has the reason."
             return JSONResponse({"error": sentence, "kind": "MossError"}, status_code=500)
 
     return respond
+
+
+def _refusal(problem: MossError) -> Response:
+    return JSONResponse({"error": problem.sentence, "kind": type(problem).__name__}, status_code=400)
 
 
 async def _payload(request: Request) -> dict[str, Any]:
@@ -149,8 +160,8 @@ async def _payload(request: Request) -> dict[str, Any]:
 
 
 def _stream(facts: Facts, ending: asyncio.Event) -> Callable[[Request], Awaitable[Response]]:
-    async def lines(substrate: str | None, since: int | None) -> AsyncIterator[str]:
-        async for fact in facts(substrate, since):
+    async def lines(found: AsyncIterator[dict[str, Any] | None]) -> AsyncIterator[str]:
+        async for fact in found:
             if ending.is_set():
                 return
             yield f"data: {json.dumps(fact)}\n\n" if fact else ": nothing new\n\n"
@@ -158,11 +169,12 @@ def _stream(facts: Facts, ending: asyncio.Event) -> Callable[[Request], Awaitabl
     async def respond(request: Request) -> Response:
         since = request.query_params.get("since")
         if since is not None and not since.isdigit():
-            return JSONResponse({"error": "`since` is not a number.", "kind": "BadInput"}, status_code=400)
-        wanted = request.query_params.get("substrate")
-        return StreamingResponse(
-            lines(wanted, int(since) if since is not None else None), media_type="text/event-stream"
-        )
+            return _refusal(BadInput("`since` is not a number."))
+        try:
+            found = facts(request.query_params.get("substrate"), int(since) if since is not None else None)
+        except MossError as problem:
+            return _refusal(problem)
+        return StreamingResponse(lines(found), media_type="text/event-stream")
 
     return respond
 

@@ -171,7 +171,7 @@ def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent:
         votes = f", approved by {', '.join(approvals)}" if approvals else ""
         needs = f"{len(approvals)} of {consent.policy.quorum}{votes}"
         parts.append(plain(f"consent {consent.id}  {consent.state}  {needs}, expires {moment(consent.expires_at)}"))
-        if consent.policy.allow_sole_approver:
+        if consent.policy.allow_sole_approver and len(consent.policy.approvers) == 1:
             parts.append(Text("one person alone may start and approve here (allow_sole_approver)"))
     return Group(*parts)
 

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import structlog
+from structlog.typing import Processor
 
 from bot import control
 from bot.answers import answers, follow
@@ -40,24 +40,25 @@ MIN_FREE_BYTES = 1_000_000_000
 
 
 def start_logging() -> None:
-    """To standard error: lines for a person on a terminal, JSON otherwise."""
+    """To standard error, also what libraries say: lines for a person on a terminal, JSON otherwise."""
     terminal = sys.stderr.isatty()
+    common: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if terminal else [structlog.processors.format_exc_info]),
+    ]
+    last: Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not terminal else _as_it_is,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
+        processors=[structlog.contextvars.merge_contextvars, *common, last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-
-
-def _as_it_is(_logger: Any, _name: str, event: Any) -> Any:
-    return event
+    libraries = logging.StreamHandler(sys.stderr)
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[without_meta, last], foreign_pre_chain=common)
+    )
+    logging.basicConfig(handlers=[libraries], level=logging.WARNING)
 
 
 def _own_scratch(scratch: Path) -> None:
@@ -115,6 +116,7 @@ async def _serve(moss: Moss) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     server = control.Server(moss.settings.socket, answers(moss), lambda name, since: follow(moss, name, since))
+    server.listen()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
         ticking = group.create_task(_tick(moss))

@@ -72,9 +72,9 @@ class Dispatch:
     async def tick(self) -> None:
         """What falls due with time, and what crashes left behind."""
         await consent.expire_due(self.store, self.store.now())
-        await reconcile.reconcile(self.store, self.host, self.owner)
-        await self.evolution.sweep_all()
         await self.wake()
+        await self.evolution.sweep_all()
+        await reconcile.reconcile(self.store, self.host, self.owner)  # last, since it needs an engine that answers
 
     async def stop(self, run_id: str, who: str) -> Run:
         """First the state, so that nothing more begins; then the job that is at work."""

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,13 +71,13 @@ async def test_the_example_passes_as_processes(processes: Host, tmp_path: Path) 
 async def test_the_example_passes_in_containers(tmp_path: Path) -> None:
     host = DockerHost(tmp_path / "data", f"test-{secrets.token_hex(4)}")
     try:
-        findings = await found(host, tmp_path, lambda s: s.model_copy(update={"grader": None}))
+        findings = await found(host, tmp_path)
     finally:
         for box in await host.boxes({}):
             await host.remove(box.name)
         await host.close()
     assert {finding.level for finding in findings} == {Outcome.ok}, findings
-    assert [finding.name for finding in findings] == [name for name in ORDER if name != "grader"]
+    assert list(dict.fromkeys(finding.name for finding in findings)) == ORDER
 
 
 WRONG: dict[str, tuple[Given, str, str]] = {
@@ -97,8 +98,14 @@ WRONG: dict[str, tuple[Given, str, str]] = {
 
 @pytest.mark.parametrize(("change", "name", "words"), WRONG.values(), ids=WRONG.keys())
 async def test_what_is_wrong_is_found(change: Given, name: str, words: str, processes: Host, tmp_path: Path) -> None:
-    quick = {part: None for part in ("grader", "smoke", "tests") if part != name}
-    findings = await found(processes, tmp_path, lambda s: change(s.model_copy(update=quick)))
+    def quick(substrate: Substrate) -> Substrate:
+        """Without what takes time; without a grader nothing scores the held-back tasks of the last file."""
+        left_out: dict[str, Any] = {part: None for part in ("smoke", "tests") if part != name}
+        if name != "grader":
+            left_out |= {"grader": None, "tasks": substrate.tasks[:2]}
+        return change(substrate.model_copy(update=left_out))
+
+    findings = await found(processes, tmp_path, quick)
     assert next(iter(failures(findings))) == name
     assert words in failures(findings)[name]
 

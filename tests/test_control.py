@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bot.control import BODY_LIMIT_BYTES, Answer, Client, Server
-from core.model.errors import BadInput, Busy, MossError, Unavailable
+from core.model.errors import BadInput, Busy, MossError, NotFound, Unavailable
 
 
 async def echo(payload: dict[str, Any], who: str, token: str | None) -> Any:
@@ -46,8 +46,8 @@ async def endless(substrate: str | None, since: int | None) -> AsyncIterator[dic
 @asynccontextmanager
 async def serving(path: Path, facts: Any = three_facts) -> AsyncIterator[Client]:
     server = Server(path, ANSWERS, facts)
+    server.listen()
     task = asyncio.create_task(server.serve())
-    await asyncio.sleep(0)  # it binds and listens before it waits for anything
     try:
         yield Client(path)
     finally:
@@ -102,6 +102,21 @@ async def test_a_request_that_is_no_object_or_too_large_is_refused(tmp_path: Pat
 async def test_facts_come_as_they_happen_from_where_one_left_off(tmp_path: Path) -> None:
     async with serving(tmp_path / "moss.sock") as client:
         assert [fact["seq"] async for fact in client.facts("desk", 1)] == [2, 3]
+
+
+def unknown_substrate(substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
+    raise NotFound(f"No substrate is named {substrate!r}.")
+
+
+async def test_following_what_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock", unknown_substrate) as client:
+        with pytest.raises(NotFound, match="No substrate is named 'dsek'"):
+            await anext(client.facts("dsek", 0))
+
+
+async def test_a_place_without_sockets_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No socket can be made"):
+        Server(tmp_path / "gone" / "moss.sock", ANSWERS, three_facts).listen()
 
 
 async def test_ending_does_not_wait_for_whoever_still_follows(tmp_path: Path) -> None:

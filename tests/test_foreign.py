@@ -1,15 +1,13 @@
 """The whole story by the verbs alone, with an agent and a coder that are shell scripts and share no line with Moss."""
 
-import os
-import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from tests.support.kill_story import docker, end_everything
 from tests.support.needs import needs_engine
 from tests.support.world import FOREIGN, World, git
 
@@ -18,32 +16,9 @@ T = TypeVar("T")
 
 @pytest.fixture(params=["process", pytest.param("docker", marks=needs_engine)])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    volume = f"moss-test-{uuid.uuid4().hex[:8]}" if request.param == "docker" else str(tmp_path / "state")
-    made = World.foreign(tmp_path, request.param, volume)
+    made = World.foreign(tmp_path, request.param)
     yield made
-    made.kill()
-    leave_nothing(made, request.param, volume)
-
-
-def leave_nothing(world: World, host: str, volume: str) -> None:
-    owner = (world.root / "data" / "installation").read_text().strip()
-    if host == "docker":
-        for what in ("container", "image"):
-            for id in _docker(what, "ls", "--all", "--quiet", "--filter", f"label=moss.owner={owner}").split():
-                subprocess.run(["docker", what, "rm", "--force", id], capture_output=True, check=False)
-        _docker("volume", "rm", "--force", volume)
-    else:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                environment = Path(f"/proc/{pid}/environ").read_bytes()
-            except OSError:
-                continue
-            if str(world.root).encode() in environment and int(pid) != os.getpid():
-                os.kill(int(pid), 9)
-
-
-def _docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+    end_everything(made)
 
 
 def test_a_foreign_agent_is_adopted_evolved_approved_swapped_and_rolled_back(world: World) -> None:
@@ -84,13 +59,25 @@ def test_a_foreign_agent_is_adopted_evolved_approved_swapped_and_rolled_back(wor
     assert world.end() == 0
 
 
+def test_an_agent_that_nobody_vouches_for_is_not_run_where_nothing_isolates_it(tmp_path: Path) -> None:
+    world = World.foreign(tmp_path, "process")
+    config = tmp_path / "moss.toml"
+    config.write_text(config.read_text().replace("trusted = true\n", ""))
+    world.start()
+    try:
+        refused = world.moss("adopt", code=5)["error"]
+        assert "Nothing isolates prices" in refused
+        assert "trusted = true" in refused
+    finally:
+        end_everything(world)
+
+
 def journal_of(world: World) -> str:
     """What the agent wrote on its volume."""
-    directory = world.root / "state"
-    if directory.exists():
-        return (directory / "journal.txt").read_text()
+    if world.host == "process":
+        return Path(world.volume, "journal.txt").read_text()
     box = world.moss("status")["substrates"][0]["live"]["box"]
-    return _docker("exec", box, "cat", "/state/journal.txt") + "\n"
+    return docker("exec", box, "cat", "/state/journal.txt") + "\n"
 
 
 def eventually(look: Callable[[], T | None], within_s: float = 30) -> T:

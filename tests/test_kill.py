@@ -35,7 +35,7 @@ IN_EVERY_STATE = [
 
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
-    world = World.foreign(tmp_path, "process", str(tmp_path / "state"))
+    world = World.foreign(tmp_path, "process")
     yield Story(world, [])
     end_everything(world)
 

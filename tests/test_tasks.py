@@ -32,7 +32,7 @@ def line(id: str = "t", kind: str = "golden", **more: Any) -> dict[str, Any]:
 
 def test_tasks_are_read_from_all_files_in_order(tmp_path: Path) -> None:
     first = file(tmp_path, line("one"), "", line("two", "safety", checks=[CHECK]), name="a.jsonl")
-    second = file(tmp_path, line("three", "holdout", kinds=["incomplete"]), name="b.jsonl")
+    second = file(tmp_path, line("three", "holdout", kinds=["incomplete"], checks=[CHECK]), name="b.jsonl")
     tasks = load_tasks([first, second])
     assert [(task.id, task.kind) for task in tasks] == [
         ("one", TaskKind.golden),

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import httpx
 
+from core.model.substrate import Substrate
+
 
 class label:
     """Labels on every image and box that Moss makes."""
@@ -183,3 +185,13 @@ class Host(Protocol):
         """A client whose base URL is the agent's port, over whatever leads there."""
 
     async def close(self) -> None: ...
+
+
+def untrusted(host: Host, substrate: Substrate) -> str | None:
+    """Why this agent must not be built or run here: a sentence, or None."""
+    if host.isolates or substrate.trusted:
+        return None
+    return (
+        f"Nothing isolates {substrate.name} from this machine; run a Docker engine, or vouch for its code and every "
+        "change to it with `trusted = true`."
+    )

@@ -38,8 +38,11 @@ class Policy(Value):
     approvers: frozenset[str] = frozenset()
     """Nobody named means nobody may."""
     quorum: int = Field(default=1, ge=1)
+    """How many of them must approve."""
     allow_sole_approver: bool = False
+    """A single approver may also approve what they started or alone complained about; every question then says so."""
     expires_after_s: int = Field(default=7 * 24 * 3600, gt=0)
+    """How long a question waits for an answer."""
 
 
 class Vote(Value):

@@ -72,8 +72,11 @@ class Budget(Value):
     """None means no limit of that kind."""
 
     money_usd: float | None = Field(default=None, ge=0)
+    """As the coder reports it."""
     tokens: int | None = Field(default=None, ge=0)
+    """As the coder reports them."""
     seconds: float | None = Field(default=None, gt=0)
+    """Of steps at work; waiting for people costs nothing."""
 
 
 class Spend(Value):

@@ -47,5 +47,7 @@ class Transcript(Value):
     def user_turns(self) -> tuple[Message, ...]:
         return tuple(m for m in self.messages if m.role == "user")
 
-    def last_reply(self) -> Message | None:
-        return next((m for m in reversed(self.messages) if m.role == "assistant"), None)
+    @property
+    def reply(self) -> Message | None:
+        """What the last turn of the user was answered with; None when nobody has answered it."""
+        return self.messages[-1] if self.messages[-1].role == "assistant" else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from core import agent
-from core.containers.host import Host, label
+from core.containers.host import Host, label, untrusted
 from core.model.errors import AgentFailed, BadInput, MossError, Refused
 from core.model.keypoints import Keypoint, Level, Task, TaskKind
 from core.model.substrate import Grader, Substrate
@@ -79,10 +79,9 @@ async def check_substrate(
 def _isolation(host: Host, substrate: Substrate) -> Finding:
     if host.isolates:
         return _ok("isolation", "Trials run in containers without a network.")
-    if substrate.trusted:
-        return _warning("isolation", "Nothing isolates trials from this machine; its owner vouches for every change.")
-    problem = Refused("Nothing isolates the agent here; run an engine, or vouch for its code with `trusted = true`.")
-    return _failed("isolation", problem)
+    if problem := untrusted(host, substrate):
+        return _failed("isolation", Refused(problem))
+    return _warning("isolation", "Nothing isolates trials from this machine; its owner vouches for every change.")
 
 
 def _tasks(checking: Checking) -> list[Task]:

@@ -29,7 +29,8 @@ def why_not(matrix: Matrix, baseline: Matrix, control: Matrix, siblings: Collect
     if batch.total <= control.only(TaskKind.batch).total:
         reasons.append(_no_gain(batch, control.only(TaskKind.batch), "the live agent's"))
     before = _of(control, siblings)
-    if before.rows and before.score < 1 and held_back.total <= before.total:
+    lifts = batch.total > control.only(TaskKind.batch).total
+    if lifts and before.rows and before.score < 1 and held_back.total <= before.total:
         reasons.append(
             "it lifts the flagged conversations but none of the held-back tasks with the same failure: "
             "it fits the examples, not the cause"

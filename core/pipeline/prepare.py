@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from core.containers.host import untrusted
 from core.model.errors import Refused
 from core.model.evidence import Chunk
 from core.model.keypoints import Row, Task, TaskKind
@@ -19,6 +20,8 @@ TASKS_FILE = "tasks.json"
 
 async def prepare(store: Store, scene: Scene) -> Prepared:
     substrate, run = scene.substrate, scene.run
+    if problem := untrusted(scene.host, substrate):
+        raise Refused(problem)
     async with store.reading() as db:
         live = await swaps.live_version(db, substrate.name)
         chunks = await batches.chunks(db, run.batch)

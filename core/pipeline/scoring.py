@@ -28,7 +28,7 @@ class Scorer:
 
     async def score(self, task: Task, transcript: Transcript, keypoints: Keypoints) -> Scores:
         """Exactly the locked keypoints; what the scorer left out is missing, what it added is ignored."""
-        reply = transcript.last_reply()
+        reply = transcript.reply
         if reply is None or reply.error is not None:
             return [(keypoint, Level.missing) for keypoint in keypoints]
         key = (task.id, transcript.digest())
@@ -41,7 +41,7 @@ class Scorer:
         if self._grader:
             return _levels(await grade(self._grader, task, transcript, keypoints))
         if task.checks:
-            reply = transcript.last_reply()
+            reply = transcript.reply
             return score_checks(task.checks, reply.content if reply else "")
         return _levels(await self._judge(task, transcript, keypoints))
 

@@ -178,7 +178,7 @@ def _too_few_or_many(reply: Reply) -> str | None:
 
 def _keep_trials(scene: Scene, trials: Sequence[Trial]) -> None:
     for trial in trials:
-        reply = trial.transcript.last_reply()
+        reply = trial.transcript.reply
         file = TrialFile(
             task=trial.task.id, trial=trial.k, transcript=trial.transcript, error=reply.error if reply else None
         )

@@ -87,6 +87,8 @@ def _problem(task: Task, graded: bool) -> str:
             re.compile(check.matches or "")
         except re.error as error:
             return f"checks: {check.id}: matches is no regular expression ({error})"
+    if task.kind is TaskKind.holdout and not graded and not task.checks:
+        return "checks: a held-back task needs some, or a grader: a judge is a coder, and no coder may see it"
     if not graded and not task.checks and task.transcript.messages[-1].role != "assistant":
         return "checks: without any, and without a grader or a recorded reply, nothing can score it"
     return ""

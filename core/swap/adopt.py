@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.containers.host import BoxState, Host, Recipe, label
+from core.containers.host import BoxState, Host, Recipe, label, untrusted
 from core.model.errors import AgentFailed, BadInput, Busy, NotFound, Refused
 from core.model.events import Noun
 from core.model.substrate import Substrate
@@ -64,6 +64,8 @@ async def adopt(
     """The version that is live now. Adopting what is sound already changes nothing; after a crash, call it again."""
     if commit is not None and len(commit) not in WHOLE:
         raise BadInput(f"`{commit}` is not the whole id of a commit; give all 40 digits.")
+    if problem := untrusted(host, substrate):
+        raise Refused(problem)
     before = await _look(store, host, owner, substrate)
     if before.sound and commit in (None, before.sound.commit):
         await _keep_running(host, owner, substrate, before.sound.box)

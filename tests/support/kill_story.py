@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bot.control import Client
 from core.model.errors import MossError
@@ -72,13 +74,13 @@ class Story:
 
     def _next(self) -> str:
         """Looks into the database, since a process for every look would be slow, and acts over the control socket."""
-        if not self._rows("SELECT 1 FROM versions"):
+        if not self.rows("SELECT 1 FROM versions"):
             self._ask("adopt")
             return "adopted"
-        if not self._rows("SELECT 1 FROM chunks"):
+        if not self.rows("SELECT 1 FROM chunks"):
             self._ask("import", lines=(FOREIGN / "batch.jsonl").read_text().splitlines())
             return "imported"
-        run = self._rows("SELECT id, state FROM runs ORDER BY queued_at DESC")
+        run = self.rows("SELECT id, state FROM runs ORDER BY queued_at DESC")
         if not run:
             self._ask("evolve")
             return "evolved"
@@ -87,7 +89,7 @@ class Story:
             self._ask("approve", run=self.run)
         return str(state)
 
-    def _rows(self, query: str) -> list[tuple[str, ...]]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
         with sqlite3.connect(self.world.root / "data" / "moss.db") as db:
             return db.execute(query).fetchall()
 
@@ -109,29 +111,27 @@ def problems_after(story: Story, state: str) -> list[str]:
     world, found = story.world, []
     if state != "applied":
         found.append(f"the run ended as {state!r}")
-    with sqlite3.connect(world.root / "data" / "moss.db") as db:
-        kinds = db.execute("SELECT kind, count(*) FROM notices GROUP BY kind, subject").fetchall()
-        accepted = db.execute("SELECT done FROM steps").fetchall()
-    results = [json.loads(row[0])["result"] for row in accepted]
-    found += [f"{count} notices of {kind}" for kind, count in kinds if count != 1]
-    wanted = {"evolution-converged", "apply-complete"}
-    if state == "applied" and not wanted <= {kind for kind, _ in kinds}:
-        found.append(f"notices are missing: {sorted(wanted - {kind for kind, _ in kinds})}")
+    kinds = dict(story.rows("SELECT kind || ' ' || subject, count(*) FROM notices GROUP BY kind, subject"))
+    found += [f"{count} notices of {kind}" for kind, count in kinds.items() if count != 1]
+    for wanted in ("evolution-converged", "apply-complete"):
+        if state == "applied" and sum(kind.startswith(wanted) for kind in kinds) != 1:
+            found.append(f"{wanted} was not told once")
     if not world.moss("db", "verify", code=None)["sound"]:
         found.append("the audit chain is broken")
+    results = [json.loads(row[0])["result"] for row in story.rows("SELECT done FROM steps")]
     found += _commits(world, sum(result.get("verdict") == "APPROVE" and "commit" in result for result in results))
-    state_dir = world.root / "state"
-    if (state_dir / "alarm.txt").exists():
+    look = _look_at_containers if world.host == "docker" else _look_at_processes
+    agents, left, volume = look(story)
+    if agents != 1:
+        found.append(f"{agents} agents are running")
+    if "alarm.txt" in volume:
         found.append("two agents wrote to the volume at once")
-    if not (state_dir / "journal.txt").read_text().startswith("started\n"):
+    if not volume.get("journal.txt", "").startswith("started\n"):
         found.append("the volume lost its content")
-    running = [words for _, words in _processes(world)]
-    if running.count("sh agent.sh serve") != 1:
-        found.append(f"{running.count('sh agent.sh serve')} agents are running")
-    if others := [words for words in running if "agent.sh serve" not in words and not words.startswith("sleep ")]:
-        found.append(f"processes are left: {others}")
-    found += [f"left behind: {path}" for path in _leftovers(world)]
-    return found
+    scratch = [world.root / "data" / "work", world.root / "data" / "tmp", world.tmp]
+    left += [str(path) for where in scratch if where.exists() for path in where.iterdir()]
+    left += [str(path) for path in (world.root / "data" / "repos").glob("*.partial")]
+    return found + [f"left behind: {what}" for what in left]
 
 
 def _commits(world: World, accepted: int) -> list[str]:
@@ -141,35 +141,64 @@ def _commits(world: World, accepted: int) -> list[str]:
     return [] if made == accepted else [f"{made} commits for {accepted} accepted implementations"]
 
 
-def _processes(world: World) -> list[tuple[int, str]]:
+Seen = tuple[int, list[str], dict[str, str]]
+"""Running agents, what was left behind, and the files on the agent's volume."""
+
+
+def _look_at_processes(story: Story) -> Seen:
+    running = [words for _, words in processes(story.world)]
+    agents = running.count("sh agent.sh serve")
+    left = [words for words in running if "agent.sh serve" not in words and not words.startswith("sleep ")]
+    live = {row[0] for row in story.rows("SELECT box FROM versions WHERE until IS NULL")}
+    left += [str(path) for path in (story.world.root / "data" / "boxes").iterdir() if path.name not in live]
+    state = Path(story.world.volume)
+    return agents, left, {path.name: path.read_text() for path in state.iterdir() if path.is_file()}
+
+
+def _look_at_containers(story: Story) -> Seen:
+    live = {row[0] for row in story.rows("SELECT box FROM versions WHERE until IS NULL")}
+    images = {row[0] for row in story.rows("SELECT image FROM versions")}
+    boxes = ours(story.world, "container", "{{.Names}} {{.State}}")
+    left = [box for box in boxes if box.split()[0] not in live]
+    kept = ours(story.world, "image", "{{.ID}}", "--no-trunc")
+    left += [image for image in kept if image not in images]
+    files = {}
+    for box in live:
+        for name in docker("exec", box, "sh", "-c", "cd /state && ls -p | grep -v /").split():
+            files[name] = docker("exec", box, "cat", f"/state/{name}") + "\n"
+    return sum(box.endswith(" running") for box in boxes), left, files
+
+
+def ours(world: World, what: str, form: str, *more: str) -> list[str]:
+    owner = (world.root / "data" / "installation").read_text().strip()
+    said = docker(what, "ls", "--all", "--filter", f"label=moss.owner={owner}", "--format", form, *more)
+    return list(dict.fromkeys(said.splitlines()))
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def processes(world: World) -> list[tuple[int, str]]:
     """Everything that runs on behalf of this world, Moss itself left out."""
     moss = world.process.pid if world.process else 0
     found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with contextlib.suppress(OSError):
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            if b"MOSS_TAG=" in environment and str(world.root).encode() in environment and int(pid) != moss and words:
-                found.append((int(pid), words))
+            if b"MOSS_TAG=" in environment and str(world.root).encode() in environment and pid != moss and words:
+                found.append((pid, words))
     return found
-
-
-def _leftovers(world: World) -> list[Path]:
-    data = world.root / "data"
-    live = set(_live_boxes(world))
-    left = list((data / "work").glob("*")) if (data / "work").exists() else []
-    left += [path for path in (data / "boxes").glob("*") if path.name not in live and not path.name.startswith(".")]
-    left += [path for path in (data / "repos").glob("*") if ".partial" in path.name]
-    return left + [path for where in (world.tmp, data / "tmp") for path in where.iterdir()]
-
-
-def _live_boxes(world: World) -> list[str]:
-    with sqlite3.connect(world.root / "data" / "moss.db") as db:
-        return [row[0] for row in db.execute("SELECT box FROM versions WHERE until IS NULL")]
 
 
 def end_everything(world: World) -> None:
     world.kill()
-    for pid, _ in _processes(world):
+    for pid, _ in processes(world):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    if world.host == "docker" and (world.root / "data" / "installation").exists():
+        for what, form in (("container", "{{.Names}}"), ("image", "{{.ID}}")):
+            for name in ours(world, what, form):
+                subprocess.run(["docker", what, "rm", "--force", name], capture_output=True, check=False)
+        docker("volume", "rm", "--force", world.volume)

@@ -1,7 +1,6 @@
-"""Marks for tests that need a real server: they skip with a reason where it is missing, and run and fail when CI=true."""
+"""Marks for tests that need a real server: without it they skip with a reason, and with CI=true they run and fail."""
 
 import os
-from pathlib import Path
 
 import docker
 import docker.errors

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -83,8 +84,8 @@ class Wrong(Exception):
 
 
 class World:
-    def __init__(self, root: Path, config: str) -> None:
-        self.root = root
+    def __init__(self, root: Path, config: str, host: str, volume: str) -> None:
+        self.root, self.host, self.volume = root, host, volume
         self.log = root / "moss.log"
         self.tmp = root / "tmp"
         self.tmp.mkdir()
@@ -92,11 +93,12 @@ class World:
         (root / "moss.toml").write_text(config)
 
     @classmethod
-    def foreign(cls, root: Path, host: str, volume: str, coder: Path = FOREIGN / "coder.sh") -> "World":
+    def foreign(cls, root: Path, host: str, coder: Path = FOREIGN / "coder.sh") -> "World":
         """The agent and the coder that are written in shell."""
+        volume = str(root / "state") if host == "process" else f"moss-test-{secrets.token_hex(4)}"
         repository_of(FOREIGN / "agent", root / "repository")
         shutil.copy(FOREIGN / "tasks.jsonl", root)
-        return cls(root, FOREIGN_CONFIG.format(host=host, volume=volume, coder=coder))
+        return cls(root, FOREIGN_CONFIG.format(host=host, volume=volume, coder=coder), host, volume)
 
     def moss(self, *words: str, token: str | None = None, code: int | None = 0, timeout_s: float = 120) -> Any:
         """What `moss ... --json` prints; the exit code must be this one, if one is named."""
