@@ -137,7 +137,8 @@ async def _database(settings: Settings) -> str:
 async def _host(settings: Settings) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="moss-") as scratch:
         known = installation(settings.data)
-        data, owner = (settings.data, known) if known else (Path(scratch), new_id("doctor"))
+        data = settings.data if settings.data.is_dir() else Path(scratch)
+        owner = known or new_id("doctor")
         host, why = await choose(settings.moss.host, data, owner)
         try:
             findings = [await _checked("host", host.ping)]

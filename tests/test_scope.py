@@ -46,7 +46,7 @@ def test_a_coder_that_changed_nothing_is_told_so() -> None:
 
 def test_protected_wins_over_editable_and_names_the_rule() -> None:
     said = refusal(change(edited("src/judge.py")), Scope(editable=("src/**",)), ("src/judge.py",))
-    assert said == "src/judge.py is protected by `src/judge.py`; leave it as it is."
+    assert said == "src/judge.py is protected by `src/judge.py` and was changed; leave it as it is."
     assert "`.github/**`" in refusal(change(added(".github/workflows/x.yml")))
     assert "`**/.gitattributes`" in refusal(change(added("deep/down/.gitattributes")))
 

@@ -36,6 +36,8 @@ from core.pipeline.history import History, best, on_plateau, setbacks, spent, tr
 ATTEMPTS = 2
 """How often a step is tried whose tool broke."""
 
+_SHOWN_CHARS = 600
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -98,7 +100,7 @@ def _after_failure(history: History, done: Done, failed: Failed, terms: Terms) -
         return _next_round(history, Stage.implement, here, terms)
     if failed.trouble is Trouble.rejected and here.stage is Stage.build:
         return _next_iteration(history, here.iteration, terms)
-    return Outcome(state=RunState.failed, sentence=f"{here.name}: {failed.sentence}")
+    return Outcome(state=RunState.failed, sentence=_for_people(f"{here.name}: {failed.sentence}"))
 
 
 def _next_round(history: History, stage: Stage, here: Step, terms: Terms) -> Step | Outcome:
@@ -135,7 +137,15 @@ def _finish(history: History, why: str) -> Step | Outcome:
         return Step(stage=Stage.offer, iteration=found.iteration)
     told = setbacks(history)
     latest = f" The last setback, at {told[-1][0]}: {told[-1][1]}" if told else ""
-    return Outcome(state=RunState.exhausted, sentence=f"Nothing can be offered; {why}.{latest}")
+    return Outcome(state=RunState.exhausted, sentence=_for_people(f"Nothing can be offered; {why}.{latest}"))
+
+
+def _for_people(text: str) -> str:
+    """One line that fits on a card; a setback may hold a log, which coders get as it is."""
+    words = " ".join(text.split())
+    if len(words) > _SHOWN_CHARS:
+        words = f"{words[: _SHOWN_CHARS // 2]} ... {words[-_SHOWN_CHARS // 2 :]}"
+    return words if words.endswith(".") else f"{words}."
 
 
 def _exceeded(spend: Spend, budget: Budget) -> str | None:

@@ -73,7 +73,10 @@ def check_scope(change: Change, scope: Scope, protected: tuple[str, ...]) -> Non
             raise OutOfScope(problem)
         found = guarded.check_file(fold(entry.path))
         if found.include and found.index is not None:
-            raise OutOfScope(f"{entry.path} is protected by `{protected[found.index]}`; leave it as it is.")
+            deed = "deleted" if entry.deleted else "added" if entry.added else "changed"
+            raise OutOfScope(
+                f"{entry.path} is protected by `{protected[found.index]}` and was {deed}; leave it as it is."
+            )
         if not editable.match_file(entry.path):
             allowed = ", ".join(f"`{pattern}`" for pattern in scope.editable) or "nothing"
             raise OutOfScope(f"{entry.path} is outside of what may be edited ({allowed}); leave it as it is.")
