@@ -176,8 +176,11 @@ def test_it_starts_and_ends_at_once(tmp_path: Path) -> None:
 def test_its_heart_beats_with_the_boot_id_and_its_status_knows(tmp_path: Path) -> None:
     source, state = tree(tmp_path / "desk"), tmp_path / "state"
     with running(source, state, MOSS_BOOT_ID="boot-7") as desk:
-        first = json.loads((state / "heartbeat.json").read_text())
         until = time.monotonic() + 10
+        while not (state / "heartbeat.json").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        first = json.loads((state / "heartbeat.json").read_text())
         while (now := json.loads((state / "heartbeat.json").read_text())) == first:
             assert time.monotonic() < until
             time.sleep(0.05)

@@ -74,7 +74,7 @@ def test_the_image_knows_its_commit_and_does_not_run_as_root(image: str) -> None
 
 
 def test_the_doctor_runs_inside_and_says_what_is_missing(image: str, tmp_path: Path) -> None:
-    findings = _doctor(image, _config(tmp_path, "/home/moss/data"))
+    findings = _doctor(image, _config(tmp_path, "/srv/moss"))
     assert findings["python"]["level"] == findings["git"]["level"] == "ok"
     assert findings["settings"]["level"] == "ok"
     assert any(finding["level"] == "failed" for finding in findings.values())
@@ -100,8 +100,8 @@ def _config(where: Path, data: str) -> Path:
 
 
 def _doctor(image: str, config: Path, *more: str) -> dict[str, dict[str, str]]:
-    mount = f"--volume={config}:/home/moss/moss.toml:ro"
-    said = docker("run", "--rm", mount, *more, image, "--config", "/home/moss/moss.toml", "doctor", "--json")
+    mount = f"--volume={config}:/etc/moss.toml:ro"
+    said = docker("run", "--rm", mount, *more, image, "--config", "/etc/moss.toml", "doctor", "--json")
     assert said.stdout, said.stderr
     assert "Traceback" not in said.stderr
     findings = json.loads(said.stdout)

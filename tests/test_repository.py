@@ -1,6 +1,7 @@
 """Clones, checkouts that a coder spoils, commits and pushes: with real git."""
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -457,9 +459,16 @@ async def test_a_pipe_does_not_hang_a_snapshot(desk: Desk) -> None:
         await asyncio.wait_for(desk.snapshot(), 10)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-async def test_what_cannot_be_read_is_refused(desk: Desk) -> None:
-    (desk.checkout / "agent.py").chmod(0o000)
+async def test_what_cannot_be_read_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(desk.checkout, {"agent.py": "print('closed')\n"})
+    really_open = os.open
+
+    def closed(path: Any, *how: Any, **more: Any) -> int:  # a mode alone would not stop root
+        if path == "agent.py":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return really_open(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", closed)
     with pytest.raises(OutOfScope, match=r"agent\.py cannot be read \(Permission denied\)"):
         await desk.snapshot()
 
