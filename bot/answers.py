@@ -95,7 +95,7 @@ def answers(moss: Moss) -> dict[str, Answer]:
         return {**_decided(decision), "consent": asked.id}
 
     async def adopt(ask: Adopt, who: str, token: str | None) -> Any:
-        return {"version": _json(await verbs.adopt(moss, ask.substrate, ask.commit, who))}
+        return {"version": _json(await verbs.adopt(moss, ask.substrate, ask.commit, who, token))}
 
     async def add_evidence(ask: Import, who: str, token: str | None) -> Any:
         touched = await verbs.add_evidence(moss, ask.substrate, list(ask.lines), who)

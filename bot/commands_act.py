@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from bot import render
-from bot.settings import Settings
+from bot.settings import Settings, variable
 from bot.terminal import EXIT_NOT_OFFERED, AsJson, TokenFile, Which, client, load_settings, show, token, verb
 from core.model.errors import BadInput, Unavailable
 from core.model.events import Fact, Noun
@@ -33,12 +33,17 @@ ADOPT_TIMEOUT_S = 600.0
 async def adopt(
     substrate: Which = None,
     commit: Annotated[str | None, typer.Option(help="The commit its image was built from, when no label says.")] = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the agent that runs already, or start it: version 0, and the first that is known to be good."""
+    """Take over the agent that runs already, or start it: version 0, and the first that is known to be good.
+
+    Adopting again after something was live takes an approver's token.
+    """
     settings = load_settings()
     payload = {"substrate": settings.substrate_named(substrate).name, "commit": commit}
-    answer = await client(settings).ask("adopt", payload, timeout_s=ADOPT_TIMEOUT_S)
+    given = await asyncio.to_thread(token, token_file) if token_file or variable("MOSS_TOKEN") else None
+    answer = await client(settings).ask("adopt", payload, token=given, timeout_s=ADOPT_TIMEOUT_S)
     version = answer["version"]
     show(answer, f"Version {version['number']} is adopted and good: {version['commit'][:12]}.", as_json)
 

@@ -12,8 +12,9 @@ from bot import render
 from bot.settings import Settings
 from bot.terminal import AsJson, Which, client, load_settings, opened_store, show, verb
 from core.model.brief import DIFF, TrialFile
-from core.model.errors import NotFound, Unavailable
+from core.model.errors import NotFound, Refused, Unavailable
 from core.model.run import Done, Implemented, Located, Planned, Run, RunState, Scored, Stage
+from core.model.value import sha256
 from core.pipeline import history as past
 from core.store import batches, consents, facts, runs, substrates, swaps
 from core.store.store import Store
@@ -174,6 +175,8 @@ async def show_run(
         case What.diff:
             written_by = _latest(found, steps, Implemented, what)
             text = _artefact(folder, candidate.diff_artefact if candidate else f"{written_by.step.name}/{DIFF}")
+            if candidate and sha256(text.encode()) != candidate.diff_hash:
+                raise Refused(f"The diff of {run} is not the one that was offered; somebody changed it on the disk.")
             show({"diff": text}, lambda: render.diff(text), as_json)
         case What.matrix:
             if candidate:
@@ -221,6 +224,6 @@ def _nothing(run: Run, what: What) -> NotFound:
 
 def _artefact(folder: Path, name: str) -> str:
     try:
-        return (folder / name).read_text("utf-8", "replace")
+        return (folder / name).read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         raise NotFound(f"{folder / name} is gone; somebody removed it from the data directory.") from None

@@ -109,8 +109,11 @@ class Settings(BaseSettings):
         raise NotFound(f"No substrate is named {name!r} in moss.toml; there is {', '.join(names)}.")
 
     def person(self, who: str) -> str:
-        """The name of the person behind a name such as `cli:anna`, or that name."""
-        return next((person for person, others in self.people.items() if who in others), who)
+        """The name of the person behind a name such as `cli:anna`: as [people] has it, or the approver of that name, so
+        that nobody approves alone what they started under another name."""
+        local = who.removeprefix("cli:")
+        unlisted = local if local in self.consent.approvers else who
+        return next((person for person, others in self.people.items() if who in others), unlisted)
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -235,7 +238,7 @@ def _known_keys(keys: list[str]) -> list[str]:
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:
-    """The sections inside a type such as `Tests | None` or `tuple[Substrate, ...]`."""
+    """The sections inside a type such as `Suite | None` or `tuple[Substrate, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):

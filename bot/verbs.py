@@ -14,7 +14,7 @@ from core.model.run import Dial, Run
 from core.model.substrate import Substrate
 from core.model.swap import Version
 from core.pipeline import evolve as pipeline
-from core.store import batches, consents, people, runs
+from core.store import batches, consents, people, runs, substrates, swaps
 from core.store.store import Store
 from core.swap import adopt as adoption
 from core.swap.rollback import version_to_restore
@@ -106,8 +106,17 @@ async def rollback(
     return asked, await decide(moss, asked.id, person, True)
 
 
-async def adopt(moss: Moss, substrate: str | None, commit: str | None, who: str) -> Version:
+async def adopt(moss: Moss, substrate: str | None, commit: str | None, who: str, token: str | None) -> Version:
+    """The first adoption is the owner's. Once something was live, adopting another commit, or starting again what is
+    down, makes something live without a consent: an approver answers for it with a token."""
     chosen = moss.settings.substrate_named(substrate)
+    async with moss.store.reading() as db:
+        known = await swaps.versions(db, chosen.name)
+        changes = known and (commit is not None or await substrates.needs_adoption(db, chosen.name))
+    if changes:
+        who = await person_of(moss, token)
+        if who not in moss.settings.consent.approvers:
+            raise Refused("Only an approver may adopt again; name approvers in [consent] of moss.toml.")
     return await adoption.adopt(
         moss.store,
         moss.host,

@@ -103,6 +103,7 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[Moss]:
             data=settings.data,
             clock=system_clock,
             submit=durable.submit,
+            person=settings.person,
         )
         dispatch = Dispatch(store=store, durable=durable, host=host, evolution=evolution, owner=owner)
         stack.push_async_callback(durable.close, GRACE_S)

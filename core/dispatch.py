@@ -37,7 +37,7 @@ class Dispatch:
     async def start(self) -> None:
         """The engine resumes at once what a crash interrupted, so it must know every verb before."""
         self.durable.job(RUN, _patient(self.evolution.perform))
-        self.durable.job(SWAP, _patient(self._swap))
+        self.durable.job(SWAP, _patient(self._swap, Exception))
         await self.durable.start()
         await self.wake()
 
@@ -84,17 +84,21 @@ class Dispatch:
         return stopped
 
 
-def _patient(perform: Callable[[str, int], Awaitable[None]]) -> Callable[[str, int], Awaitable[None]]:
+def _patient(
+    perform: Callable[[str, int], Awaitable[None]], patient_with: type[Exception] = Unavailable
+) -> Callable[[str, int], Awaitable[None]]:
     """A database or an engine that is away must not end a job, or an outage would leave a run or a swap half done.
-    So there is no limit here: the job waits until what it needs is back, or Moss is ended and resumes it later."""
+    So there is no limit here: the job waits until what it needs is back, or Moss is ended and resumes it later.
+    A swap is tried again whatever went wrong, since nobody else would bring the agent back."""
 
     async def performed(subject: str, n: int) -> None:
         pause_s = 0.5
         while True:
             try:
                 return await perform(subject, n)
-            except Unavailable as away:
-                _log.warning("a job waits", subject=subject, n=n, why=away.sentence, pause_s=pause_s)
+            except patient_with as problem:
+                why = problem.sentence if isinstance(problem, MossError) else type(problem).__name__
+                _log.warning("a job waits", subject=subject, n=n, why=why, pause_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -42,6 +42,8 @@ _TICK_S = 0.5
 _QUEUE_POLL_S = 0.1
 _PATIENCE_S = 20.0
 """How long a caller waits for an engine that begins anew, or for its database."""
+_END_S = 10.0
+"""How long a perform that was cancelled is waited for; it may have programs to end."""
 _LOOKS = 3
 """So often in a row a job is ours and performed by nobody until it is started again."""
 
@@ -117,8 +119,10 @@ class Durable:
         await self._ask(submitted)
 
     async def cancel(self, kind: str, subject: str) -> None:
-        """Every job of the subject, for good. Performs in this process are told at once, others within a second."""
+        """Every job of the subject, for good. Performs in this process are told at once and are given time to end, so
+        that the caller can tidy up after them; others are told within a second."""
         prefix = f"{kind}:{subject}:"
+        ending: set[asyncio.Task[None]] = set()
 
         async def cancelled() -> None:
             found = await DBOS.list_workflows_async(
@@ -127,10 +131,13 @@ class Durable:
             jobs = [each.workflow_id for each in found if each.workflow_id.rpartition(":")[0] + ":" == prefix]
             if jobs:
                 await DBOS.cancel_workflows_async(jobs)
+            ending.update(self._performing[job] for job in jobs if job in self._performing)
             for job in jobs:
                 self._drop(job)
 
         await self._ask(cancelled)
+        if ending:
+            await asyncio.wait(ending, timeout=_END_S)
 
     async def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Carried through even when the caller is cancelled: half a submit is a job that nobody performs."""

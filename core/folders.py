@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+
+DEEP = 100
 
 
 def lay(target: Path, files: Mapping[str, str]) -> None:
@@ -25,19 +28,28 @@ def clear(target: Path) -> None:
 
     if target.is_symlink() or target.is_file():
         target.unlink(missing_ok=True)
-    elif target.exists():
-        _open_up(target)
-        shutil.rmtree(target, onerror=_unless_gone)
+        return
+    waiting = [target] if target.exists() else []
+    while waiting:
+        waiting += _clear_but_the_deep(waiting.pop())
 
 
-def _open_up(target: Path) -> None:
-    """From the top, since a closed directory cannot be looked into."""
-    with contextlib.suppress(FileNotFoundError):
-        target.chmod(0o700)
-        for folder, folders, _ in os.walk(target):
-            for path in (Path(folder, name) for name in folders):
-                if not path.is_symlink():
+def _clear_but_the_deep(target: Path) -> list[Path]:
+    """Remove a tree. What lies so deep that no recursion or path name reaches it is moved up, to be cleared next."""
+    deep = []
+    folders = [(target, 0)]
+    for folder, depth in folders:  # grows while it is walked; parents before children
+        with contextlib.suppress(FileNotFoundError):
+            folder.chmod(0o700)  # a closed directory cannot be looked into
+            inner = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+            for path in inner:
+                if depth < DEEP:
+                    folders.append((path, depth + 1))
+                else:
                     path.chmod(0o700)
+                    deep.append(path.rename(target.with_name(f".deep-{secrets.token_hex(8)}")))
+    shutil.rmtree(target, onerror=_unless_gone)
+    return deep
 
 
 def _unless_gone(_: object, path: str, failed: tuple[type[BaseException], BaseException, object]) -> None:

@@ -10,7 +10,7 @@ from core.model.evidence import Check, FailureKind
 from core.model.keypoints import Task, TaskKind
 from core.model.replies import REPLIES, Role
 from core.model.run import Budget, Dial, Failed, Run, RunState, Stage, Step, Trouble
-from core.model.substrate import Health, Substrate, Tests
+from core.model.substrate import Health, Substrate, Suite
 from core.model.transcript import Message, Transcript
 from core.pipeline.brief import brief_file, prompt, standings
 from core.pipeline.depth import TIERS
@@ -18,7 +18,7 @@ from core.pipeline.next_step import Terms
 from tests.support.histories import Story
 
 SUBSTRATE = Substrate(
-    name="desk", repository="/somewhere", health=Health(http="/health"), tests=Tests(command=("true",))
+    name="desk", repository="/somewhere", health=Health(http="/health"), tests=Suite(command=("true",))
 )
 RUN = Run(
     id="run-1",

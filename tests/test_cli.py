@@ -50,7 +50,7 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     root = tmp_path_factory.mktemp("house")
-    world = World.foreign(root, "process", str(root / "state"))
+    world = World.foreign(root, "process")
     world.start()
     yield House(world)
     world.kill()
@@ -59,7 +59,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 @pytest.fixture
 def quiet_house(tmp_path: Path) -> House:
     """Nothing runs here."""
-    return House(World.foreign(tmp_path, "process", str(tmp_path / "state")))
+    return House(World.foreign(tmp_path, "process"))
 
 
 ACTING = [

@@ -107,8 +107,11 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
     if wrong is None and await asyncio.to_thread(_contents, brief.evidence) != evidence:
         wrong = "changed the evidence"
     if wrong is None:
-        after = await asyncio.to_thread(fingerprint, brief.checkout)
-        wrong = tampering(before, after, may_write=brief.may_write)
+        try:
+            after = await asyncio.to_thread(fingerprint, brief.checkout)
+            wrong = tampering(before, after, may_write=brief.may_write)
+        except RecursionError:
+            wrong = "left directories that are nested too deep to look at"
     if wrong and not isinstance(outcome, Misconduct):
         misconduct = Misconduct(f"Coder {coder.name} in role {brief.role} {wrong}.")
         misconduct.spend = outcome.spend if isinstance(outcome, Answer | CoderFailed) else None

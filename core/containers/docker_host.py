@@ -47,6 +47,7 @@ class DockerHost:
         self._engine = Engine(url, silence_s)
         self._relays = Relays(self._engine, data.resolve(), owner, relay_base)
         self._outside: bool | None = None
+        self._built = data.resolve() / "built"
 
     async def ping(self) -> str:
         about = await self._engine.do("Moss", lambda api: api.version(api_version=False))
@@ -72,13 +73,16 @@ class DockerHost:
         # What is asked for again, as after a crash, gets the same digest: the builder's cache does not promise that.
         asked = {**recipe.labels, "dockerfile": recipe.dockerfile, "network": str(recipe.network)}
         content = await asyncio.to_thread(digest, context, asked)
-        if built := await self.images({plan.CONTENT: content}):
-            recipe.log.write_text(f"The same was built before: {built[0]}\n")
-            return built[0]
+        # Kept by us and not as a label: what a Dockerfile labels its images with is the candidate's own word.
+        remembered = self._built / content.partition(":")[2]
+        if remembered.exists() and await self.has_image(image := remembered.read_text()):
+            recipe.log.write_text(f"The same was built before: {image}\n")
+            return image
+        labels = {**recipe.labels, label.OWNER: self._owner}
         order = {
             "path": str(context),
             "dockerfile": recipe.dockerfile,
-            "labels": {**recipe.labels, label.OWNER: self._owner, plan.CONTENT: content},
+            "labels": labels,
             "network_mode": None if recipe.network else "none",
             "timeout": recipe.timeout_s,
         }
@@ -91,10 +95,26 @@ class DockerHost:
             raise errors.BuildFailed(
                 f"The build did not end within {recipe.timeout_s:.0f} s; shorten it, or raise `build.timeout_s`."
             ) from None
+        await self._refuse_labels_of_ours(image, labels)
         # For people, and so that a routine prune of untagged images leaves the versions that one may roll back to.
         name = f"moss/{recipe.labels.get(label.SUBSTRATE, 'image')}"
         await self._engine.do("The image", lambda api: api.tag(image, name, tag=image.partition(":")[2][:12]))
+        self._built.mkdir(parents=True, exist_ok=True)
+        new = remembered.with_suffix(".new")
+        new.write_text(image)
+        new.replace(remembered)
         return image
+
+    async def _refuse_labels_of_ours(self, image: str, ordered: Mapping[str, str]) -> None:
+        """Everything made from an image inherits its labels, and by ours we tell what we may remove."""
+        forged = {
+            name
+            for name, value in (await self.image_labels(image)).items()
+            if name in plan.OURS and ordered.get(name) != value
+        }
+        if forged:
+            await self.remove_image(image)
+            raise errors.BuildFailed(f"The Dockerfile sets the label `{min(forged)}`, which is Moss's own; remove it.")
 
     async def has_image(self, image: str) -> bool:
         return await self._image(image) is not None

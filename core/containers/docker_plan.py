@@ -21,8 +21,10 @@ RELAY_FOR = "moss.relay-for"
 IMAGE = "moss.image"
 """On a box with files laid over its image: the image that was asked for."""
 OVERLAY_FOR = "moss.overlay-for"
-CONTENT = "moss.content"
-"""On an image: the digest of all that it was built from, but for the image below it."""
+OURS = frozenset(
+    {RELAY, RELAY_FOR, IMAGE, OVERLAY_FOR, *(value for name, value in vars(label).items() if name.isupper())}
+)
+"""Labels by which we tell what is ours and what it is for."""
 
 SOCKETS = "/s"
 DOOR = "in.sock"

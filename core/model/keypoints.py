@@ -1,7 +1,7 @@
 """Keypoints: what a good answer must do, scored on four levels; the matrix of a candidate, a control or a baseline."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 
 from pydantic import Field
@@ -103,7 +103,3 @@ class Matrix(Value):
         """Rows that are below the other matrix, or that the other has and this one lacks."""
         mine = self.levels()
         return tuple(row for row in other.rows if mine.get(row.key, Level.missing) < row.level)
-
-
-def merge(matrices: Iterable[Matrix]) -> Matrix:
-    return Matrix(rows=tuple(row for matrix in matrices for row in matrix.rows))

@@ -25,10 +25,6 @@ class Moves(Generic[S]):
     def is_final(self, state: S) -> bool:
         return not self.edges.get(state)
 
-    def leading_to(self, after: S) -> frozenset[S]:
-        """The states from which `after` can be reached in one move."""
-        return frozenset(s for s, targets in self.edges.items() if after in targets)
-
 
 def moves(noun: str, edges: Mapping[S, tuple[S, ...]]) -> Moves[S]:
     return Moves(noun, {state: frozenset(targets) for state, targets in edges.items()})

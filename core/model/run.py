@@ -134,6 +134,8 @@ class Prepared(Value):
     live_image: str
     tasks: str
     """The digest of the artefact `tasks.json`: what is replayed and scored, fixed for the whole run."""
+    substrate: str
+    """The digest of the substrate's settings, fixed likewise."""
     siblings: tuple[str, ...] = ()
     """Held-back tasks that share the batch's failure."""
 

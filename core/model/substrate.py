@@ -1,9 +1,10 @@
 """The substrate: everything Moss must know about the agent under evolution. `docs/substrate.md` explains each field."""
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from core.model.value import sha256
 
 Command = tuple[str, ...]
 
@@ -96,7 +97,7 @@ class Health(Part):
         return self
 
 
-class Tests(Part):
+class Suite(Part):
     command: Command
     paths: tuple[str, ...] = ("tests/**",)
     """Taken from the base commit, whatever the candidate did to them."""
@@ -122,6 +123,12 @@ ALWAYS_PROTECTED = (
     ".gitlab-ci.yml",
     ".moss/**",
     "moss.toml",
+    # What can switch tests off from outside their directory.
+    "**/conftest.py",
+    "**/pytest.ini",
+    "**/tox.ini",
+    "**/setup.cfg",
+    "**/sitecustomize.py",
 )
 """Protected in every substrate, in addition to what its owner names and to the paths of its tests."""
 
@@ -157,7 +164,7 @@ class Substrate(Part):
     run: RunAs = RunAs()
     replay: Replay = Replay()
     health: Health
-    tests: Tests | None = None
+    tests: Suite | None = None
     smoke: Command | None = None
     """Run once in every fresh image; exit code 0 is required."""
     scope: Scope = Scope()
@@ -177,6 +184,5 @@ class Substrate(Part):
         tests = self.tests.paths if self.tests else ()
         return (*ALWAYS_PROTECTED, *self.scope.protected, *tests)
 
-    @property
-    def state_dir(self) -> PurePosixPath:
-        return PurePosixPath(self.run.state_path)
+    def digest(self) -> str:
+        return sha256(self.model_dump_json().encode())

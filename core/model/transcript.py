@@ -41,9 +41,6 @@ class Message(Value):
 class Transcript(Value):
     messages: tuple[Message, ...] = Field(min_length=1)
 
-    def up_to(self, index: int) -> "Transcript":
-        return Transcript(messages=self.messages[: index + 1])
-
     def user_turns(self) -> tuple[Message, ...]:
         return tuple(m for m in self.messages if m.role == "user")
 

@@ -34,6 +34,7 @@ from core.model.run import (
     Failed,
     Offered,
     Outcome,
+    Prepared,
     Result,
     Run,
     RunState,
@@ -70,6 +71,8 @@ class Evolution:
     data: Path
     clock: Clock
     submit: Callable[[str, str, int], Awaitable[None]]
+    person: Callable[[str], str]
+    """Who is behind a name: the same people flag in chat and approve elsewhere."""
 
     async def perform(self, run_id: str, n: int) -> None:
         """Take step n and ask for the next one. A repeated job finds what was done and goes on from there."""
@@ -83,9 +86,18 @@ class Evolution:
         if isinstance(decision, Outcome):
             await self._end(run, decision)
         elif decision.stage is Stage.offer:
-            await self._offer(await self._scene(run, history, decision, n))
+            await self._try_to_offer(run, history, decision, n)
         elif await self._append(run, await self._take(run, history, decision, n)):
             await self.submit(JOB, run_id, n + 1)
+
+    async def _try_to_offer(self, run: Run, history: list[Done], step: Step, n: int) -> None:
+        """An offer that cannot be made ends the run: nobody would ever take it up again."""
+        try:
+            await self._offer(await self._scene(run, history, step, n))
+        except (Unavailable, IllegalMove):
+            raise
+        except MossError as error:
+            await self._end(run, Outcome(state=RunState.failed, sentence=f"The offer failed: {error.sentence}"))
 
     async def _append(self, run: Run, done: Done) -> bool:
         try:
@@ -121,7 +133,11 @@ class Evolution:
             work=self.work(run.id),
             tasks=Tasks(tasks=(), accepted=()),
         )
-        return scene if not history else replace(scene, tasks=_tasks(scene))
+        if fixed := past.last(history, Prepared):
+            if fixed.substrate != substrate.digest():
+                raise Refused(f"The settings of {substrate.name} were changed while the run went on; restart the run.")
+            scene = replace(scene, tasks=_tasks(scene))
+        return scene
 
     async def _take(self, run: Run, history: list[Done], step: Step, n: int) -> Done:
         """Whatever goes wrong here is a result, and `next_step` decides what it means."""
@@ -165,7 +181,7 @@ class Evolution:
         now = self.clock()
         async with self.store.changing(scene.run.substrate) as change:
             flags = [flag for chunk in await batches.chunks(change.db, scene.run.batch) for flag in chunk.flags]
-            flaggers = frozenset(flag.person for flag in flags if flag.withdrawn_at is None)
+            flaggers = frozenset(self.person(flag.person) for flag in flags if flag.withdrawn_at is None)
             await runs.add_candidate(change, candidate)
             asked = await consent.ask_for_candidate(change, candidate, scene.run, self.policy, flaggers)
             result = Offered(candidate=candidate.id, consent=asked.id)
@@ -198,15 +214,18 @@ class Evolution:
 
     async def clear_away(self, run_id: str) -> None:
         await end_leftovers(f"{run_id}/")
-        await asyncio.to_thread(clear, self.work(run_id))
+        try:
+            await asyncio.to_thread(clear, self.work(run_id))
+        except OSError as error:  # the next tick tries again
+            _log.warning("scratch cannot be removed", run=run_id, why=error.strerror)
 
     async def sweep_all(self) -> None:
-        """At start: the scratch of runs that are over, which a crash may have left."""
+        """The scratch of runs that are over, which a crash may have left."""
         root = self.data / "work"
         if not root.exists():
             return
         async with self.store.reading() as db:
-            running = {run.id for run in await runs.listing(db, None) if run.state is RunState.running}
+            running = {run.id for run in await runs.listing(db, limit=None) if run.state is RunState.running}
         for left in root.iterdir():
             if left.name not in running:
                 await self.clear_away(left.name)

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import add
 from typing import TypeVar
 
-from core.model.keypoints import Matrix
+from core.model.keypoints import Matrix, TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Built,
@@ -23,7 +23,7 @@ from core.model.run import (
     Spend,
     Stage,
 )
-from core.pipeline.offered import why_not
+from core.pipeline.offered import NAMES, why_not
 
 R = TypeVar("R")
 
@@ -139,6 +139,8 @@ def setbacks(history: History) -> list[tuple[str, str]]:
 
 def _setback(history: History, done: Done) -> str | None:
     match done.result:
+        case Failed() if done.step.stage in (Stage.baseline, Stage.control, Stage.evaluate):
+            return None  # about the tools that measure; it may name a held-back task
         case Failed(sentence=sentence):
             return sentence
         case PlanReviewed(verdict=verdict, remarks=remarks) if verdict is not PlanVerdict.approve:
@@ -153,6 +155,11 @@ def _setback(history: History, done: Done) -> str | None:
                     if (verdict is Verdict.converged)
                     else "this candidate cannot be offered"
                 )
-                return f"{claim}: {'; '.join(against[:5])}"
+                return f"{claim}: {'; '.join(dict.fromkeys(map(_without_name, against)))}"
             return None if verdict is Verdict.converged else f"{verdict}: {reason}"
     return None
+
+
+def _without_name(reason: str) -> str:
+    """A coder must not learn what a held-back task is about."""
+    return "a keypoint of a held-back task fell" if NAMES[TaskKind.holdout] in reason else reason

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.containers.host import BoxSpec, Host, Recipe, label
 from core.folders import lay
-from core.model.errors import BuildFailed
+from core.model.errors import AgentFailed, BuildFailed, NotFound
 from core.pipeline.trial import Bench
 from core.repository import Clone
 
@@ -62,6 +62,8 @@ async def _must_pass(host: Host, box: BoxSpec, what: str, timeout_s: float, laid
         await host.start(box.name)
         code = await host.wait(box.name, timeout_s)
         said = await host.logs(box.name)
+    except (AgentFailed, NotFound) as failed:
+        raise BuildFailed(f"The {what} could not be run: {failed.sentence}") from failed
     finally:
         await asyncio.shield(host.remove(box.name))
     if code == 0:

@@ -50,7 +50,7 @@ def next_step(history: History, terms: Terms) -> Step | Outcome:
     if isinstance(decision, Step) and decision.stage is not Stage.offer:
         limit = _exceeded(spent(history), terms.budget)
         if limit:
-            return Outcome(state=RunState.over_budget, sentence=f"The run was stopped: {limit}.")
+            return _offer(history) or Outcome(state=RunState.over_budget, sentence=f"The run was stopped: {limit}.")
     return decision
 
 
@@ -100,7 +100,8 @@ def _after_failure(history: History, done: Done, failed: Failed, terms: Terms) -
         return _next_round(history, Stage.implement, here, terms)
     if failed.trouble is Trouble.rejected and here.stage is Stage.build:
         return _next_iteration(history, here.iteration, terms)
-    return Outcome(state=RunState.failed, sentence=_for_people(f"{here.name}: {failed.sentence}"))
+    ended = Outcome(state=RunState.failed, sentence=_for_people(f"{here.name}: {failed.sentence}"))
+    return (_offer(history) or ended) if failed.trouble is Trouble.broken else ended
 
 
 def _next_round(history: History, stage: Stage, here: Step, terms: Terms) -> Step | Outcome:
@@ -132,12 +133,17 @@ def _after_verdict(history: History, judged: Judged, here: Step, terms: Terms) -
 
 def _finish(history: History, why: str) -> Step | Outcome:
     """Offer the best iteration, which need not be the last one; with nothing to offer the run is exhausted."""
-    found = best(history)
-    if found:
-        return Step(stage=Stage.offer, iteration=found.iteration)
+    if offer := _offer(history):
+        return offer
     told = setbacks(history)
     latest = f" The last setback, at {told[-1][0]}: {told[-1][1]}" if told else ""
     return Outcome(state=RunState.exhausted, sentence=_for_people(f"Nothing can be offered; {why}.{latest}"))
+
+
+def _offer(history: History) -> Step | None:
+    """Costs nothing, so that what was achieved is not lost to a spent budget or a broken tool."""
+    found = best(history)
+    return Step(stage=Stage.offer, iteration=found.iteration) if found else None
 
 
 def _for_people(text: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.containers.host import untrusted
 from core.model.errors import Refused
-from core.model.evidence import Chunk
+from core.model.evidence import Chunk, FailureKind
 from core.model.keypoints import Row, Task, TaskKind
 from core.model.run import Prepared, RunState
 from core.model.substrate import Substrate
@@ -35,7 +35,13 @@ async def prepare(store: Store, scene: Scene) -> Prepared:
     earlier, accepted = await corpus(store, substrate.name, without=run.batch)
     tasks = Tasks(tasks=(*own, *given, *earlier), accepted=accepted)
     scene.keep(TASKS_FILE, tasks.to_json())
-    return Prepared(base_commit=base, live_image=live.image, tasks=tasks.digest(), siblings=siblings(own, given))
+    return Prepared(
+        base_commit=base,
+        live_image=live.image,
+        tasks=tasks.digest(),
+        substrate=substrate.digest(),
+        siblings=siblings(own, given),
+    )
 
 
 async def base_commit(clone: Clone, substrate: Substrate, live: Version) -> str:
@@ -69,10 +75,12 @@ def task_of(chunk: Chunk) -> Task:
 
 
 def siblings(own: list[Task], given: list[Task]) -> tuple[str, ...]:
-    """Held-back tasks of a kind of failure that the batch shows; one that names no kind belongs to every failure."""
+    """Held-back tasks of a kind of failure that the batch shows. A task that names no kind belongs to every failure,
+    and to a failure that nobody has named every task."""
     shown = {kind for task in own for kind in task.kinds}
+    unnamed = FailureKind.other in shown or not shown
     held_back = [task for task in given if task.kind is TaskKind.holdout]
-    return tuple(task.id for task in held_back if not task.kinds or task.kinds & shown)
+    return tuple(task.id for task in held_back if unnamed or not task.kinds or task.kinds & shown)
 
 
 async def corpus(store: Store, substrate: str, without: str) -> tuple[list[Task], tuple[Row, ...]]:
@@ -80,7 +88,7 @@ async def corpus(store: Store, substrate: str, without: str) -> tuple[list[Task]
     tasks: dict[str, Task] = {}
     rows: list[Row] = []
     async with store.reading() as db:
-        for run in await runs.listing(db, substrate):
+        for run in await runs.listing(db, substrate, limit=None):
             if run.state is not RunState.applied or run.batch == without:
                 continue
             for chunk in await batches.chunks(db, run.batch):

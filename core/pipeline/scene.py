@@ -14,7 +14,7 @@ from core.model.brief import BRIEF, DIAGNOSIS, LOG, PLAN, TASKS, Standing, TaskF
 from core.model.errors import CoderFailed, Misconduct
 from core.model.keypoints import Row, Task, TaskKind
 from core.model.replies import Reply, Role
-from core.model.run import Run, Spend, Stage, Step
+from core.model.run import Failed, Run, Spend, Stage, Step
 from core.model.substrate import Substrate
 from core.model.value import Value
 from core.pipeline import history as past
@@ -154,7 +154,7 @@ class Scene:
         if role not in (Role.locate, Role.plan, Role.implement):
             return {}
         for done in reversed(self.history):
-            if done.step.stage is Stage.build:
+            if done.step.stage is Stage.build and isinstance(done.result, Failed):
                 log = self.runs / done.step.name / "build.log"
                 if log.exists():
                     text = log.read_bytes()[-LOG_BYTES:].decode("utf-8", "replace")

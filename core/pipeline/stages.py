@@ -1,5 +1,6 @@
 """The stages: what is done at each step, and what came of it. The order is not decided here."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -37,9 +38,11 @@ from core.pipeline.depth import TIERS
 from core.pipeline.make import check_image, make_image
 from core.pipeline.scene import Scene
 from core.pipeline.trial import Trial, replay_all
+from core.redact import Redactor
 from core.repository import check_scope
 
 KEYPOINTS_DEFINED = range(4, 8)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 async def baseline(scene: Scene) -> Result:
@@ -207,11 +210,11 @@ async def _commit(scene: Scene, change: Implemented) -> str:
     diagnosis = scene.so_far.diagnosis
     assert diagnosis is not None, "a commit without a diagnosis"
     found = diagnosis.diagnosis
-    subject = found.summary.strip().splitlines()[0][:68]
+    words = Redactor(scene.run.id)
     return await scene.clone.commit(
         change.tree,
         scene.base_commit,
-        f"{subject}\n\n{change.summary.strip()}",
+        words.text(_CONTROLS.sub("", f"{_subject(found.summary)}\n\n{change.summary.strip()}")),
         {
             "Moss-Run": scene.run.id,
             "Moss-Iteration": str(scene.step.iteration),
@@ -220,3 +223,8 @@ async def _commit(scene: Scene, change: Implemented) -> str:
         },
         at=scene.run.queued_at,
     )
+
+
+def _subject(summary: str) -> str:
+    lines = summary.strip().splitlines()
+    return lines[0][:68] if lines else "A repair"

@@ -96,7 +96,7 @@ class Clone:
 
     async def export(self, commit: str, target: Path) -> None:
         """The files of a commit and nothing else, in a fresh directory."""
-        await asyncio.to_thread(clear, target)
+        await git.to_its_end(clear, target)
         await self._write(commit, target)
 
     async def put_tests(self, commit: str, globs: Sequence[str], target: Path) -> None:
@@ -109,7 +109,7 @@ class Clone:
         await self.export(commit_or_tree, target)
         own = target / ".git"
         await git.must(own, "init", "--quiet", "--template=", work_tree=target)
-        await asyncio.to_thread(_attributes, own)
+        await git.to_its_end(_attributes, own)
         await git.must(own, "-c", "core.compression=0", "add", "--all", "--force", work_tree=target)
         words = ("commit", "--quiet", "--no-verify", "--allow-empty", "-m", "base")
         await git.must(own, *words, work_tree=target, env=_signature("Moss", "moss@localhost", "@0 +0000"))
@@ -244,7 +244,7 @@ class Clone:
             return (await git.must(self.git_dir, "write-tree", env=env)).text
 
     async def _write(self, tree: str, target: Path, paths: Iterable[str] | None = None) -> None:
-        await asyncio.to_thread(target.mkdir, parents=True, exist_ok=True)
+        await git.to_its_end(target.mkdir, parents=True, exist_ok=True)
         chosen = ["--all"] if paths is None else ["-z", "--stdin"]
         stdin = b"" if paths is None else "".join(f"{path}\0" for path in paths).encode(errors="surrogateescape")
         with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:

@@ -9,13 +9,17 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from core.model.errors import MossError, Unavailable
 from core.process import safe_env
 from core.redact import Redactor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LOCAL_S = 120.0
 NETWORK_S = 900.0
@@ -81,13 +85,24 @@ async def ask(
     where = [f"--git-dir={git_dir}", *([f"--work-tree={work_tree}"] if work_tree else [])]
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     argv = ["env", "-i", *_environment(env or {}), "git", *settings, *where, *words]
-    said = await asyncio.to_thread(_run, argv, git_dir, stdin, timeout_s)
+    start = to_its_end if work_tree else asyncio.to_thread
+    said = await start(_run, argv, git_dir, stdin, timeout_s)
     for _ in range(_LOCKS):
         if not (lock := _left_lock(said, git_dir)):
             break
         await _break_lock(lock)
-        said = await asyncio.to_thread(_run, argv, git_dir, stdin, timeout_s)
+        said = await start(_run, argv, git_dir, stdin, timeout_s)
     return said
+
+
+async def to_its_end(work: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
+    """In a thread, and waited for even when cancelled: nothing may write into a directory that is being removed."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 async def must(

@@ -18,6 +18,7 @@ ABSENT = "000000"
 MAX_ADDED_CHARS = 1_000_000
 """Few lines can still be long. Nobody can review more than this, and looking for secrets in it takes a second."""
 
+_CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n|$)")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Marks that make a line read otherwise than a compiler sees it: what is approved must be what runs."""
 
@@ -201,6 +202,8 @@ def _problem_of_text(path: str, text: str) -> str | None:
         return f"The change puts a secret into {path} ({', '.join(kinds)}); read it from the environment instead."
     if "\0" in text:
         return f"{path} is a binary file, which nobody can review; leave it out."
+    if _CONTROLS.search(text):
+        return f"A line of {path} holds control characters, which can hide it from a reader; write them as escapes."
     if _BIDI.search(text):
         return f"A line of {path} holds marks that turn the direction of text; write them as escapes."
     return None

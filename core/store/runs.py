@@ -46,8 +46,8 @@ async def get(db: AsyncConnection, id: str) -> Run:
     return _run(await the_row(db, Noun.run, id))
 
 
-async def listing(db: AsyncConnection, substrate: str | None = None, limit: int = 100) -> list[Run]:
-    """Newest first."""
+async def listing(db: AsyncConnection, substrate: str | None = None, limit: int | None = 100) -> list[Run]:
+    """Newest first; all of them without a limit."""
     query = select(runs).order_by(runs.c.queued_at.desc(), runs.c.id).limit(limit)
     if substrate is not None:
         query = query.where(runs.c.substrate == substrate)

@@ -81,7 +81,7 @@ class Story:
         return self
 
     def prepared(self, siblings: tuple[str, ...] = ()) -> "Story":
-        first = Prepared(base_commit="b", live_image="i", tasks="d", siblings=siblings)
+        first = Prepared(base_commit="b", live_image="i", tasks="d", substrate="s", siblings=siblings)
         return self.then(first, Scored(matrix=BASE), Scored(matrix=BASE))
 
     def planned(self) -> "Story":
@@ -113,7 +113,8 @@ def random_result(chance: Random, step: Step, smooth: float) -> Result:
         return Failed(trouble=chance.choice(list(Trouble)), sentence="chance said no")
     match step.stage:
         case Stage.prepare:
-            return Prepared(base_commit="b", live_image="i", tasks="d", siblings=chance.choice([(), ("h1",)]))
+            siblings = chance.choice([(), ("h1",)])
+            return Prepared(base_commit="b", live_image="i", tasks="d", substrate="s", siblings=siblings)
         case Stage.baseline | Stage.control:
             return Scored(matrix=_random_matrix(chance, 0.2))
         case Stage.locate:

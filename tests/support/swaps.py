@@ -35,7 +35,7 @@ async def granted_candidate(store: Store, name: str, image: str, commit: str, li
     at = datetime.now(UTC)
     async with store.changing(name) as change:
         run = await run_in(change, RunState.running)
-        result = Prepared(base_commit="a" * 40, live_image=live_image, tasks="sha256:0")
+        result = Prepared(base_commit="a" * 40, live_image=live_image, tasks="sha256:0", substrate="sha256:0")
         prepared = Done(n=0, step=Step(stage=Stage.prepare), result=result, started_at=at, ended_at=at)
         await runs.append(change, run.id, prepared)
         found = candidate(run.id, image=image, commit=commit)
