@@ -65,7 +65,7 @@ async def import_evidence(
     payload = {"substrate": settings.substrate_named(substrate).name, "lines": text.split("\n")}
     answer = await client(settings).ask("import", payload, timeout_s=120)
     places = ", ".join(f"{batch['id']} ({batch['state']})" for batch in answer["batches"])
-    show(answer, f"{answer['lines']} flagged turns are in {places}.", as_json)
+    show(answer, f"Flagged turns taken: {answer['lines']}, in {places}.", as_json)
 
 
 @verb

@@ -296,7 +296,7 @@ def plan(made: Plan) -> RenderableType:
     changes = table("file", "change")
     for change in made.changes:
         changes.add_row(plain(change.path), plain(change.change))
-    better = f"expects to better: {', '.join(made.expect_better) or 'nothing'}"
+    better = f"expects to improve: {', '.join(made.expect_better) or 'nothing'}"
     worse = f"may hurt: {', '.join(made.may_hurt) or 'nothing'}"
     return Group(plain(made.summary), Text(""), changes, Text(""), plain(better), plain(worse))
 

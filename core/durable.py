@@ -194,12 +194,14 @@ class Durable:
         for job in list(self._performing):
             self._drop(job)
         left = (await asyncio.wait(set(self._workflows), timeout=grace_s))[1] if self._workflows else set()
+        # It has put its own threads under every `asyncio.to_thread` of the process, and what tidies up now needs some.
+        own = ThreadPoolExecutor(thread_name_prefix="moss")
+        self._loop.set_default_executor(own)
         # DBOS waits for its threads, which may wait for this loop, so it is stopped from outside of it.
         aside = ThreadPoolExecutor(1)
         await self._loop.run_in_executor(aside, lambda: DBOS.destroy(destroy_registry=True))
         aside.shutdown(wait=False)
-        # It had put its own threads, which are gone now, under every `asyncio.to_thread` of the process.
-        self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="moss"))
+        self._loop.set_default_executor(own)  # once more: a call that was under way may have changed it
         return not left
 
     def _job(self) -> Callable[[str, str, int], Coroutine[Any, Any, None]]:

@@ -166,6 +166,8 @@ def _evidence(text: str) -> Evidence:
                 raise BadInput(f"`matches` of check `{check.id}` is not a regular expression ({problem})") from None
     last = _flagged(line)
     transcript = Transcript(messages=line.messages[: last + 1])
+    if not transcript.user_turns():
+        raise BadInput("has no message of the role `user` before the flagged reply; include what it answered")
     turn = line.turn or transcript.messages[-1].id or "turn-" + sha256(transcript.to_json().encode())[-16:]
     return Evidence(line.place, turn, transcript, line.feedback, line.checks)
 

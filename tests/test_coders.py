@@ -17,6 +17,7 @@ from core.coders.coder import Answer, Brief
 from core.coders.command import CommandCoder
 from core.model.errors import CoderFailed, Misconduct, Unavailable
 from core.model.replies import Depth, Diagnosis, Implementation, Reply, Role
+from core.process_table import survivors
 from core.repository import Change, Clone
 from tests.support.bench import Bench, shell
 from tests.support.scripted_coder import MODES, calls, scripted
@@ -296,6 +297,9 @@ async def test_what_a_killed_moss_left_running_is_ended_first(bench: Bench) -> N
 async def test_all_that_a_run_left_running_can_be_ended_at_once(tmp_path: Path) -> None:
     run = f"run-{tmp_path.name}"
     left = [tagged(f"{run}/iter-1/plan-1/1"), tagged(f"{run}/iter-2/implement-1/2")]
+    async with asyncio.timeout(5):
+        while len(survivors(f"{run}/")) < len(left):  # noqa: ASYNC110 - a program shows its tag a moment after its start
+            await asyncio.sleep(0.01)
     assert await end_leftovers(f"{run}/")
     assert [process.wait(5) for process in left] == [-9, -9]
     assert not await end_leftovers(f"{run}/")

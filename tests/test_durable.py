@@ -222,6 +222,24 @@ async def test_cancelling_in_the_same_process_waits_for_no_tick(url: str, monkey
         assert performs.cancelled == [("a", 0)], "the name of another subject may begin alike"
 
 
+async def test_when_a_cancel_returns_the_perform_in_this_process_has_ended(url: str) -> None:
+    began, tidied = asyncio.Event(), asyncio.Event()
+
+    async def tidy(subject: str, n: int) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.3)
+            tidied.set()
+
+    async with moss(url, slow=tidy) as durable:
+        await durable.submit("slow", "a")
+        await began.wait()
+        await durable.cancel("slow", "a")
+        assert tidied.is_set()
+
+
 async def test_a_perform_that_will_not_end_does_not_hold_up_the_close(url: str) -> None:
     began, may_end = asyncio.Event(), asyncio.Event()
 

@@ -79,6 +79,14 @@ def test_a_keypoint_that_was_not_scored_counts_as_fallen() -> None:
     assert any("g1/k of a golden task fell" in reason for reason in why_not(without, BASE, BASE, ()))
 
 
+def test_a_run_ends_at_once_when_the_live_agent_answers_everything_by_now() -> None:
+    first = Prepared(base_commit="b", live_image="i", tasks="d", substrate="s")
+    outcome = Story().then(first, Scored(matrix=BASE), Scored(matrix=matrix(3, 3, 3, 1))).next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.exhausted
+    assert "nothing to gain" in outcome.sentence
+
+
 def test_a_gain_must_beat_the_control_and_not_only_the_recording() -> None:
     lucky_control = matrix(3, 3, 3, 1)
     assert any("does not beat the live agent's" in reason for reason in why_not(GOOD, BASE, lucky_control, ()))
@@ -172,9 +180,7 @@ def _check_offer(history: list[Done]) -> None:
     offer = history[-1]
     of_it = [d for d in history if d.step.iteration == offer.step.iteration and d.step.stage is not Stage.offer]
     passed = [d.step.stage for d in of_it if not isinstance(d.result, Failed)]
-    stages = list(dict.fromkeys(passed))
-    # The verdict decides whether to go on, not what may be offered; a spent budget can come before it.
-    assert stages in ([*ITERATION, Stage.evaluate, Stage.verdict], [*ITERATION, Stage.evaluate])
+    assert list(dict.fromkeys(passed)) == [*ITERATION, Stage.evaluate, Stage.verdict]
     assert any(isinstance(d.result, PlanReviewed) and d.result.verdict == "APPROVE" for d in of_it)
     assert any(isinstance(d.result, CodeReviewed) and d.result.verdict == "APPROVE" for d in of_it)
     scored = {d.step.stage: d.result.matrix for d in history if isinstance(d.result, Scored) and d not in of_it}

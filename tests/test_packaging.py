@@ -66,3 +66,11 @@ def test_the_licence_is_there_in_full() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_room_stands_on_a_floor() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract for contract in contracts if contract["id"] == "floors")["layers"]
+    rooms = {room for layer in layers for room in re.split(r" [|:] ", layer)}
+    inside = {f"core.{path.stem}" for path in (ROOT / "core").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert inside - {"core.__init__", "core.__pycache__"} == {room for room in rooms if room.startswith("core.")}

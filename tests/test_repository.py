@@ -264,6 +264,18 @@ async def test_a_checkout_of_a_tree_wipes_whatever_a_coder_left(desk: Desk) -> N
     assert not (desk.checkout / ".git" / "hooks").exists()
 
 
+async def test_a_checkout_that_is_cancelled_writes_nothing_afterwards(desk: Desk) -> None:
+    for n in range(20):
+        checkout = asyncio.create_task(desk.clone.checkout(desk.base, desk.checkout))
+        await asyncio.sleep(n / 200)
+        checkout.cancel()
+        await asyncio.gather(checkout, return_exceptions=True)
+        shutil.rmtree(desk.checkout, ignore_errors=True)
+        assert not desk.checkout.exists()
+    await asyncio.sleep(0.2)
+    assert not desk.checkout.exists()
+
+
 async def test_a_checkout_that_a_coder_turned_into_a_link_is_not_followed(desk: Desk, tmp_path: Path) -> None:
     write(tmp_path / "precious", {"file": "kept"})
     shutil.rmtree(desk.checkout)

@@ -1,6 +1,7 @@
 """Many at once: one unbroken chain, one winner; and what somebody wrote past the store is found."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -215,6 +216,21 @@ async def test_a_change_that_fails_or_is_cancelled_leaves_nothing_and_blocks_nob
         assert await runs.listing(db) == []
         assert len(await batches.listing(db)) == len(stores)
         assert await facts.verify(db, DESK) is None
+
+
+async def test_a_change_that_is_cancelled_within_a_statement_keeps_no_lock(stores: list[Store]) -> None:
+    """The garbage collector would open the lock some time later, so it is kept away."""
+    gc.disable()
+    try:
+        for n in range(60):
+            changing = asyncio.create_task(_seal_one(stores[0]))
+            await asyncio.sleep(n / 4000)
+            changing.cancel()
+            await asyncio.gather(changing, return_exceptions=True)
+            async with asyncio.timeout(5):
+                await _seal_one(stores[1])
+    finally:
+        gc.enable()
 
 
 async def _seal_one(store: Store) -> None:

@@ -173,7 +173,8 @@ class ProcessHost:
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.02)
         if started and box.exit_code() is None:
-            write(box.directory / "exit", KILLED)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, as it was to be
+                write(box.directory / "exit", KILLED)
 
     async def remove(self, name: str) -> None:
         inside.check_name(name)

@@ -237,6 +237,9 @@ async def evolve(store: Store, batch_id: str, dial: Dial, budget: Budget, starte
         batch = await batches.get(db, batch_id)
     async with store.changing(batch.substrate) as change:
         batch = await batches.get(change.db, batch_id)
+        latest = await runs.latest_of(change.db, batch_id)
+        if latest and latest.state is RunState.awaiting_consent:
+            raise Refused(f"Run {latest.id} of this batch waits for approval; approve or decline it first.")
         if not await batches.chunks(change.db, batch_id):
             raise Refused(f"Batch {batch_id} holds no flagged turn, so there is nothing to learn from.")
         if batch.state is BatchState.open:

@@ -93,8 +93,9 @@ def tries(history: History) -> list[Try]:
 
 
 def best(history: History) -> Try | None:
-    """The candidate to offer: the highest total of those that may be offered, the earliest among equals."""
-    allowed = [found for found in tries(history) if not found.against]
+    """The candidate to offer: the highest total of those that may be offered, the earliest among equals. One that was
+    never judged is none of them: it may be the judge that broke."""
+    allowed = [found for found in tries(history) if not found.against and found.claimed]
     return max(allowed, key=lambda found: (found.matrix.total, -found.iteration), default=None)
 
 

@@ -8,6 +8,7 @@ The history is the only input that grows, so the same history gives the same ste
 
 from dataclasses import dataclass
 
+from core.model.keypoints import TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Budget,
@@ -66,6 +67,9 @@ def _decide(history: History, terms: Terms) -> Step | Outcome:
             return Step(stage=Stage.baseline)
         case Scored() if here.stage is Stage.baseline:
             return Step(stage=Stage.control)
+        case Scored(matrix=live) if here.stage is Stage.control and live.only(TaskKind.batch).score == 1:
+            sentence = "The live agent answers all flagged conversations well by now, so there is nothing to gain."
+            return Outcome(state=RunState.exhausted, sentence=sentence)
         case Scored() if here.stage is Stage.control:
             return Step(stage=Stage.locate, iteration=1)
         case Scored():
@@ -141,7 +145,7 @@ def _finish(history: History, why: str) -> Step | Outcome:
 
 
 def _offer(history: History) -> Step | None:
-    """Costs nothing, so that what was achieved is not lost to a spent budget or a broken tool."""
+    """Costs nothing, so that what an earlier iteration achieved is not lost to a spent budget or a broken tool."""
     found = best(history)
     return Step(stage=Stage.offer, iteration=found.iteration) if found else None
 

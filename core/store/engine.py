@@ -75,6 +75,7 @@ def _sqlite(path: Path) -> AsyncEngine:
     engine = create_async_engine(url, connect_args={"timeout": LOCK_WAIT_S}, pool_timeout=LOCK_WAIT_S)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "invalidate", _let_go_sqlite)
     return engine
 
 
@@ -96,6 +97,13 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("moss_begin", "BEGIN"))
+
+
+def _let_go_sqlite(connection: Any, _record: object, _problem: object) -> None:
+    """A change that is cancelled within a statement: the statement lives on in the traceback, and the closed connection
+    with it, so that the file would stay locked until Python collects its garbage."""
+    with suppress(Exception):  # it is closed next, whatever comes of this
+        connection.rollback()
 
 
 def _postgresql(url: str) -> AsyncEngine:
