@@ -71,10 +71,10 @@ LIARS = {
         EXHAUSTED, "this candidate cannot be offered", mode="says_not_converged", patch=NO_BETTER
     ),
     "says NOT CONVERGED in prose only": lie(
-        FAILED, "iter-1/verdict", "holds no JSON object", mode="not_converged_in_prose", patch=NO_BETTER
+        FAILED, "iter-1/verdict", "holds no JSON object", mode="not_converged_in_prose"
     ),
     "says CONVERGED in prose only": lie(
-        FAILED, "in role verdict", "holds no JSON object", roles=in_role("verdict", "no_json"), patch=NO_BETTER
+        FAILED, "in role verdict", "holds no JSON object", roles=in_role("verdict", "no_json")
     ),
     "approves a change in prose only": lie(
         FAILED, "in role code_review", "holds no JSON object", roles=in_role("code_review", "no_json")
@@ -201,12 +201,6 @@ async def test_not_converged_is_never_read_as_converged(stage: Theatre) -> None:
     verdicts = [done.result.verdict for done in await stage.history(run) if isinstance(done.result, Judged)]
     assert verdicts == [Verdict.need_more_work] * 2
     assert (await stage.candidate_of(run)).partial, "a gain all the same, and people are told that it is not all"
-
-
-async def test_a_verdict_in_prose_is_no_verdict(stage: Theatre) -> None:
-    run = await stage.play(mode="not_converged_in_prose", patch=agent(FIXED))
-    assert run.state is RunState.failed
-    assert "role verdict: its reply cannot be used, it holds no JSON object" in run.sentence
 
 
 async def test_a_coder_cannot_press_approve(stage: Theatre) -> None:
