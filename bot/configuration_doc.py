@@ -16,7 +16,8 @@ from typing import Literal
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from bot.settings import Installation, Settings
+from bot.sections import Installation
+from bot.settings import Settings
 
 HEAD = """\
 # Configuration

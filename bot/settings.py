@@ -10,51 +10,23 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bot.sections import Announce, Digest, Evolve, Flags, Installation, Permits, Room
 from core.coders.catalogue import CoderSettings, anchored
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
-from core.model.run import Budget, Dial
 from core.model.substrate import Substrate
-from flags.seal import SEAL_AGE_S, SEAL_COUNT
 
 NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TEST_POSTGRES", "MOSS_TOKEN"})
 """Names of ours that live in the environment and are no settings."""
 
 SOCKET_PATH_LIMIT = 104
 """Bytes of a unix socket's path that every system takes."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Installation(Section):
-    data: Path = Path("moss-data")
-    """The directory for the database, artefacts, clones and the control socket. A relative path starts at moss.toml."""
-    database: SecretStr | None = None
-    """`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`. Without it: `moss.db` in the data directory."""
-    host: Literal["auto", "docker", "process"] = "auto"
-    """Where agents are built and run. `auto` takes a Docker engine when one answers, and plain processes otherwise."""
-
-
-class Evolve(Section):
-    depth: Dial = Dial.standard
-    """How far a run goes when nobody says otherwise."""
-    budget: Budget = Budget()
-    """Limits of every run; none by default."""
-
-
-class Flags(Section):
-    seal_count: int = Field(default=SEAL_COUNT, ge=1)
-    """An open batch is sealed when it holds this many chunks."""
-    seal_age_s: float = Field(default=SEAL_AGE_S, gt=0)
-    """An open batch is sealed when it is this old."""
 
 
 def _as_list(value: object) -> object:
@@ -75,6 +47,10 @@ class Settings(BaseSettings):
     """Who may approve. With nobody named, nobody may."""
     evolve: Evolve = Evolve()
     flags: Flags = Flags()
+    room: Room = Room()
+    permits: Permits = Permits()
+    announce: Announce = Announce()
+    digest: Digest = Digest()
     people: dict[str, tuple[str, ...]] = {}
     """A person's other names, such as `anna = ["cli:anna"]`, so that who starts a run cannot approve it alone."""
 

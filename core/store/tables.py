@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -24,7 +25,7 @@ from core.model.keypoints import Matrix
 from core.model.run import RUN_IN_FLIGHT, Budget, Done
 from core.model.substrate import Substrate
 from core.model.swap import SWAP_IN_FLIGHT
-from core.model.transcript import Place, Transcript
+from core.model.transcript import Message, Place, Transcript
 from core.store.columns import Holds, Utc, Words
 
 metadata = MetaData(
@@ -309,4 +310,92 @@ leases = Table(
     Column("n", Integer, nullable=False, unique=True),
     Column("holder", Text),
     Column("expires_at", Utc),
+)
+
+# What reached Moss from a chat, in order, each delivery once; worked on until it is done.
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("lane", Text, nullable=False),  # events of one lane are worked on one after the other
+    Column("body", JSON, nullable=False),
+    Column("at", Utc, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("holder", Text),  # the process that works on it
+    Column("done_at", Utc),
+    UniqueConstraint("platform", "workspace", "event"),
+    Index("ix_inbox_waiting", "id", sqlite_where=text("done_at IS NULL"), postgresql_where=text("done_at IS NULL")),
+)
+
+# Conversations with the agent as Moss saw them, so that a flag needs no fetch.
+turns = Table(
+    "turns",
+    metadata,
+    Column("n", Integer, primary_key=True),
+    _substrate(),
+    Column("platform", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("message", Text, nullable=False),  # the id of the message on its platform
+    Column("said", Holds(Message), nullable=False),
+    Column("version", Integer),  # of the agent, for what the agent said
+    Column("seconds", Float),  # it took the agent to answer
+    Column("at", Utc, nullable=False),
+    UniqueConstraint("platform", "workspace", "channel", "message"),
+    Index("ix_turns_place", "platform", "workspace", "channel", "thread"),
+)
+
+# Messages of our own that are edited later, or must not be posted twice.
+posts = Table(
+    "posts",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("shown", Text, nullable=False),  # the digest of what it shows
+    Column("at", Utc, nullable=False),
+)
+
+# How far somebody has read: a follower of the facts, a scan of a session.
+marks = Table(
+    "marks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+# The room: the chat that Moss brings along. `seq` grows with every change, so that a reader knows what is new.
+room_posts = Table(
+    "room_posts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False, index=True),
+    Column("channel", Text, nullable=False),
+    Column("thread", Integer),  # the post that began it
+    Column("who", Text, nullable=False),
+    Column("only_for", Text),  # a whisper
+    Column("text", Words, nullable=False),
+    Column("card", JSON),
+    Column("picture", LargeBinary),
+    Column("key", Text, unique=True),
+    Column("at", Utc, nullable=False),
+    Column("edited_at", Utc),
+    Column("deleted_at", Utc),
+)
+
+room_reactions = Table(
+    "room_reactions",
+    metadata,
+    Column("post", Integer, ForeignKey("room_posts.id"), primary_key=True),
+    Column("who", Text, primary_key=True),
+    Column("emoji", Text, primary_key=True),
+    Column("at", Utc, nullable=False),
 )

@@ -1,0 +1,1 @@
+"""Chat platforms: each adapter translates events into values of `bot/chat.py` and cards back, nothing else."""

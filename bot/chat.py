@@ -1,0 +1,176 @@
+"""Chat without a platform: what reaches Moss from a conversation, and what Moss can say in one.
+
+An adapter in `bot/adapters/` translates its platform's events into these values and cards back, nothing else.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
+
+from core.model.evidence import FailureKind
+from core.model.transcript import Message, Place
+from core.model.value import Value
+
+# What reaches Moss. Each event is stored before its platform hears that it arrived, and is worked on afterwards.
+
+
+class Event(Value):
+    id: str
+    """The platform's own id of this delivery: the same id again is the same event."""
+    place: Place
+    """Where it happened; `thread` is empty outside of threads."""
+    person: str
+    """Who did it, as the platform names them: `slack:T1/U1`; in the room the name that belongs to the token."""
+    at: datetime
+
+
+class Said(Event):
+    """A person wrote a message."""
+
+    kind: Literal["said"] = "said"
+    message: str
+    """The id of the message in its channel. A thread is named by the id of the message that began it."""
+    text: str
+    addressed: bool = False
+    """It is a direct message to Moss, or mentions it."""
+
+
+class Replied(Event):
+    """The agent answered under its own name, and Moss saw it."""
+
+    kind: Literal["replied"] = "replied"
+    message: str
+    text: str
+
+
+class Reacted(Event):
+    kind: Literal["reacted"] = "reacted"
+    message: str
+    emoji: str
+    """Its name without colons and skin tone, or the character itself."""
+    added: bool
+
+
+class Flagged(Event):
+    """A complaint with words: from a menu of the message, or from a form."""
+
+    kind: Literal["flagged"] = "flagged"
+    message: str
+    failure: FailureKind = FailureKind.other
+    reason: str = ""
+    answer_to: str = ""
+
+
+class Commanded(Event):
+    """`/moss ...`"""
+
+    kind: Literal["commanded"] = "commanded"
+    words: str
+    answer_to: str = ""
+    """What the platform wants back with a private answer, such as Slack's response URL. It may be worthless later."""
+
+
+class Pressed(Event):
+    """A button on a card."""
+
+    kind: Literal["pressed"] = "pressed"
+    message: str
+    verb: str
+    subject: str
+    reason: str = ""
+    answer_to: str = ""
+
+
+AnyEvent = Annotated[Said | Replied | Reacted | Flagged | Commanded | Pressed, Field(discriminator="kind")]
+
+
+# What Moss says. All text is plain: whatever looks like markup or a mention is shown as it is and calls nobody.
+
+
+class Tone(StrEnum):
+    calm = "calm"
+    asking = "asking"
+    good = "good"
+    bad = "bad"
+
+
+class Style(StrEnum):
+    plain = "plain"
+    primary = "primary"
+    danger = "danger"
+
+
+class Action(Value):
+    """A button. A press carries nothing but the verb and the id of what it is about."""
+
+    label: str
+    verb: str
+    subject: str
+    style: Style = Style.plain
+    wants_reason: bool = False
+    """Ask for a few words before it counts."""
+
+
+class Line(Value):
+    """One fact of a card: `Score`, `4 -> 11 of 12`."""
+
+    name: str
+    text: str
+
+
+class Section(Value):
+    """A part of a card's body."""
+
+    heading: str = ""
+    text: str
+    look: Literal["text", "quote", "code"] = "text"
+
+
+class Picture(Value):
+    """An image; `alt` says in words what it shows."""
+
+    png: bytes
+    alt: str
+
+
+class Card(Value):
+    title: str
+    tone: Tone = Tone.calm
+    lines: tuple[Line, ...] = ()
+    body: tuple[Section, ...] = ()
+    picture: Picture | None = None
+    actions: tuple[Action, ...] = ()
+    link: str = ""
+    """Where the whole of it can be read."""
+
+    @property
+    def text(self) -> str:
+        """The card in one line, for notifications and screens that show no cards."""
+        return " · ".join([self.title, *(f"{line.name}: {line.text}" for line in self.lines)])
+
+
+class Chat(Protocol):
+    """One platform. Everything here may raise Unavailable, which is worth another try, or Refused, which is not."""
+
+    platform: str
+
+    async def post(self, place: Place, what: Card | str, key: str) -> str:
+        """Say something, in the thread when the place has one, and return the message's id. The same key is posted
+        once, as far as the platform can tell: a crash may come between the posting and the writing down."""
+
+    async def edit(self, place: Place, message: str, card: Card) -> None:
+        """Replace what a message of ours shows. Refused when the message is gone."""
+
+    async def whisper(self, place: Place, person: str, what: Card | str, answer_to: str, key: str) -> None:
+        """Say something that only this person sees. The same key is said once."""
+
+    async def working(self, place: Place, message: str, on: bool) -> None:
+        """A sign on a person's message that its answer is on the way. Never raises."""
+
+    async def history(self, place: Place, limit: int) -> list[Message]:
+        """The last messages of a conversation, oldest first, as far as the platform lets Moss read them."""
+
+    async def link(self, place: Place, message: str) -> str:
+        """Where a person finds this message; empty when the platform has no such thing."""

@@ -1,0 +1,106 @@
+"""The sections of `moss.toml` that belong to the faces; those of the agent and of consent are nouns of the core."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from core.model.evidence import FailureKind
+from core.model.run import Budget, Dial
+from flags.seal import SEAL_AGE_S, SEAL_COUNT
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Installation(Section):
+    data: Path = Path("moss-data")
+    """The directory for the database, artefacts, clones and the control socket. A relative path starts at moss.toml."""
+    database: SecretStr | None = None
+    """`sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`. Without it: `moss.db` in the data directory."""
+    host: Literal["auto", "docker", "process"] = "auto"
+    """Where agents are built and run. `auto` takes a Docker engine when one answers, and plain processes otherwise."""
+
+
+class Evolve(Section):
+    depth: Dial = Dial.standard
+    """How far a run goes when nobody says otherwise."""
+    budget: Budget = Budget()
+    """Limits of every run; none by default."""
+
+
+class Flags(Section):
+    seal_count: int = Field(default=SEAL_COUNT, ge=1)
+    """An open batch is sealed when it holds this many chunks."""
+    seal_age_s: float = Field(default=SEAL_AGE_S, gt=0)
+    """An open batch is sealed when it is this old."""
+    emoji: dict[str, FailureKind] = {}
+    """More emoji that flag a reply, or other meanings for those Moss knows, such as `hourglass = "stopping"`."""
+    per_hour: int = Field(default=60, ge=1)
+    """How many flags one person may raise in an hour."""
+
+
+class Room(Section):
+    enabled: bool = True
+    """The chat that Moss brings along, with a web page."""
+    host: str = "127.0.0.1"
+    """Where it listens. Another address than this machine's own opens the room to the network, without encryption."""
+    port: int = Field(default=8090, ge=0, le=65535)
+    """0 takes any free port; `room.json` in the data directory says which."""
+    channels: dict[str, str] = {}
+    """Channel to substrate, for several substrates: `sales = "desk"`. Without it each substrate has a channel of its
+    name."""
+
+
+class Who(StrEnum):
+    anyone = "anyone"
+    maintainers = "maintainers"
+    approvers = "approvers"
+
+
+class Permits(Section):
+    """Who may use which verb. An approver may whatever a maintainer may."""
+
+    maintainers: frozenset[str] = frozenset()
+    """The people who may do what is left to maintainers. With nobody named, only approvers may."""
+    evolve: Who = Who.maintainers
+    stop: Who = Who.maintainers
+    restart: Who = Who.maintainers
+    catch_up: Who = Who.maintainers
+    rollback: Who = Who.maintainers
+    """Who may ask for a rollback. It still takes the consent of approvers."""
+    digest: Who = Who.maintainers
+    flag: Who = Who.anyone
+    status: Who = Who.anyone
+    """Also `batches`, `batch`, `history` and what a run made."""
+    talk: Who = Who.anyone
+    """Who may talk to the agent through Moss."""
+
+
+class Announce(Section):
+    place: str = ""
+    """Where the news of runs on imported evidence goes: `platform/workspace/channel`. Without it: the room's channel of
+    the substrate."""
+
+
+class Digest(Section):
+    cron: str = "0 9 * * mon-fri"
+    """When: minute, hour, day, month, weekday."""
+    timezone: str = "UTC"
+    """In which time zone that is meant, such as `Europe/Berlin`."""
+    places: tuple[str, ...] = ()
+    """Where it is posted, as `platform/workspace/channel`. Without any: wherever news of runs goes."""
+    nothing: Literal["line", "silence"] = "line"
+    """What is posted when nothing happened."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is not a time zone; write one such as `UTC` or `Europe/Berlin`") from None
+        return name
