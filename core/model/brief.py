@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from core.model.evidence import FailureKind
-from core.model.keypoints import Level, Matrix, Task, TaskKind
+from core.model.keypoints import Level, Matrix, Prediction, Task, TaskKind
 from core.model.replies import Role
 from core.model.transcript import Transcript
 from core.model.value import Value
@@ -57,11 +57,12 @@ class Setback(Value):
 
 
 class BriefFile(Value):
-    """`brief.json`: what this stage is about. It is there in every role."""
+    """`brief.json`: what this stage is about. It is there in every role. The judge of a reply (`evaluate`) cannot tell
+    by it whose reply that is: the recorded one, the live agent's or a candidate's."""
 
     run: str = Field(description="The id of the run, as in `MOSS_RUN`.")
     role: Role = Field(description="As in `MOSS_ROLE`.")
-    iteration: int = Field(default=0, description="Counts from 1; 0 before the first iteration.")
+    iteration: int = Field(default=0, description="Counts from 1; 0 before the first iteration, and in `evaluate`.")
     round: int = Field(default=0, description="Counts from 1 within a review loop; 0 outside of one.")
     substrate: str = Field(description="The name of the agent under repair.")
     base_commit: str = Field(default="", description="The commit that is live, from which the run started.")
@@ -73,7 +74,12 @@ class BriefFile(Value):
     protected: tuple[str, ...] = Field(default=(), description="Globs that it may not touch; they win over editable.")
     max_files: int | None = Field(default=None, description="The most files that a change may touch.")
     max_lines: int | None = Field(default=None, description="The most lines that it may add and remove.")
-    setbacks: tuple[Setback, ...] = Field(default=(), description="Oldest first.")
+    setbacks: tuple[Setback, ...] = Field(default=(), description="Oldest first; none in `evaluate`.")
+    predictions: tuple[Prediction, ...] = Field(
+        default=(),
+        description="What came of the plans' own predictions, one for each iteration that was scored, oldest first; "
+        "none in `evaluate`.",
+    )
     files: tuple[str, ...] = Field(default=(), description="Every other file of this directory, relative to it.")
 
 

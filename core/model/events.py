@@ -15,10 +15,15 @@ class Noun(StrEnum):
     run = "run"
     consent = "consent"
     swap = "swap"
+    person = "person"
+
+
+INSTALLATION = "@installation"
+"""In the place of a substrate's name: the chain of what belongs to none, such as who was given a token."""
 
 
 class Fact(Value):
-    """One link of the chain of one substrate."""
+    """One link of the chain of one substrate, or of the installation."""
 
     substrate: str
     seq: int

@@ -33,6 +33,7 @@ class Flag(Value):
     person: str
     kind: FailureKind = FailureKind.other
     emoji: str | None = None
+    """Every reaction of theirs that stands for it, with spaces between."""
     reason: str | None = None
     at: datetime
     withdrawn_at: datetime | None = None

@@ -103,3 +103,16 @@ class Matrix(Value):
         """Rows that are below the other matrix, or that the other has and this one lacks."""
         mine = self.levels()
         return tuple(row for row in other.rows if mine.get(row.key, Level.missing) < row.level)
+
+
+class Prediction(Value):
+    """What a plan expected, held against the scores of its candidate and of the live agent, as `task/keypoint`. A
+    keypoint rises or falls from the live agent's level. Held-back tasks are never among them."""
+
+    iteration: int = Field(description="The iteration of the plan.")
+    met: tuple[str, ...] = Field(default=(), description="Expected to rise, and rose.")
+    missed: tuple[str, ...] = Field(default=(), description="Expected to rise, and did not.")
+    hurt: tuple[str, ...] = Field(default=(), description="Named as what may fall, and fell.")
+    rose: tuple[str, ...] = Field(default=(), description="Rose, and nobody expected it.")
+    fell: tuple[str, ...] = Field(default=(), description="Fell, and nobody expected it.")
+    unknown: tuple[str, ...] = Field(default=(), description="What the plan named that is no keypoint of this run.")

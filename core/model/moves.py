@@ -20,7 +20,15 @@ class Moves(Generic[S]):
 
     def check(self, before: S, after: S, which: str) -> None:
         if not self.allow(before, after):
-            raise IllegalMove(f"{self.noun} {which} is {before}; it cannot become {after}.")
+            raise IllegalMove(self._refusal(before, after, which))
+
+    def _refusal(self, before: S, after: S, which: str) -> str:
+        thing = f"{self.noun.capitalize()} {which} is {before}"
+        if before is after:
+            return f"{thing} already; nothing is left to be done."
+        if self.is_final(before):
+            return f"{thing}, which is final, so it cannot become {after}; `moss status` shows what goes on now."
+        return f"{thing}, so it cannot become {after} yet; `moss status` shows what it waits for."
 
     def is_final(self, state: S) -> bool:
         return not self.edges.get(state)

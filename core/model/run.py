@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from core.model.keypoints import Matrix
+from core.model.keypoints import Matrix, Prediction
 from core.model.moves import moves
 from core.model.replies import CodeVerdict, Diagnosis, Plan, PlanVerdict, Verdict
 from core.model.value import Value
@@ -128,6 +128,14 @@ class Step(Value):
         return f"{where}{self.stage.replace('_', '-')}{which}{again}"
 
 
+class Undeployed(Value):
+    """A commit of the owner's that is not live."""
+
+    commit: str
+    subject: str
+    """Redacted; quoted, never trusted."""
+
+
 class Prepared(Value):
     kind: Literal["prepared"] = "prepared"
     base_commit: str
@@ -138,6 +146,10 @@ class Prepared(Value):
     """The digest of the substrate's settings, fixed likewise."""
     siblings: tuple[str, ...] = ()
     """Held-back tasks that share the batch's failure."""
+    undeployed: tuple[Undeployed, ...] = ()
+    """What the base has beyond the live commit, newest first, cut after some: whoever approves deploys it as well."""
+    undeployed_count: int = 0
+    """All of them."""
 
 
 class Scored(Value):
@@ -145,6 +157,8 @@ class Scored(Value):
 
     kind: Literal["scored"] = "scored"
     matrix: Matrix
+    prediction: Prediction | None = None
+    """Of a candidate: what came of what its plan expected."""
 
 
 class Located(Value):

@@ -1,9 +1,12 @@
 """The substrate: everything Moss must know about the agent under evolution. `docs/substrate.md` explains each field."""
 
+from datetime import datetime
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from core.model.quiet import leaves_no_time, parse, quiet_until
 from core.model.value import sha256
 
 Command = tuple[str, ...]
@@ -20,6 +23,11 @@ class Build(Part):
     """Processes only: run once in the exported tree, for example to compile."""
     network: bool = False
     timeout_s: float = Field(default=600, gt=0)
+    """A build that takes longer is killed."""
+    memory_mb: int = Field(default=2048, ge=64)
+    """Containers only: what a step may take; one that takes more is killed."""
+    cpus: float = Field(default=2.0, ge=0.01)
+    """Containers only: of each step."""
 
 
 class RunAs(Part):
@@ -150,6 +158,39 @@ class Trials(Part):
     timeout_s: float = Field(default=600, gt=0)
 
 
+class Swapping(Part):
+    """When a swap may begin, and how far back one can go. An approved run waits until it may. A rollback that a person
+    asked for never waits: it is how people mend what is broken now."""
+
+    freeze: bool = False
+    """Nothing is swapped until this is taken back."""
+    quiet: tuple[str, ...] = ()
+    """Times of the week in which nothing is swapped, such as `22:00-07:00` or `Fri 16:00-24:00`."""
+    timezone: str = "UTC"
+    """In which time zone that is meant, such as `Europe/Berlin`."""
+    keep_versions: int = Field(default=5, ge=1)
+    """How many of the newest versions keep their images, so that one can go back to them."""
+
+    @field_validator("quiet")
+    @classmethod
+    def _hours(cls, quiet: tuple[str, ...]) -> tuple[str, ...]:
+        if leaves_no_time([parse(text) for text in quiet]):
+            raise ValueError("leaves no time in which a swap could begin; shorten it, or set `freeze`")
+        return quiet
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is not a time zone; write one such as `UTC` or `Europe/Berlin`") from None
+        return name
+
+    def quiet_until(self, now: datetime) -> datetime | None:
+        return quiet_until([parse(text) for text in self.quiet], ZoneInfo(self.timezone), now)
+
+
 class Substrate(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     repository: str
@@ -157,7 +198,8 @@ class Substrate(Part):
     ahead: Literal["refuse", "include"] = "refuse"
     """What to do when the branch has commits that are not live: refuse a run, or start it from them."""
     publish: bool = True
-    """Push the branch of an offered candidate, and `moss/live` after a swap, to the repository."""
+    """Push the branch of an offered candidate, and after a swap `moss/live` and a tag such as `moss/v3`, to the
+    repository."""
     trusted: bool = False
     """The owner vouches for the code and for every change to it: required where nothing isolates it."""
     build: Build = Build()
@@ -172,6 +214,7 @@ class Substrate(Part):
     tasks: tuple[str, ...] = ()
     """Files of golden, safety and holdout tasks (JSON lines), outside the repository."""
     trials: Trials = Trials()
+    swap: Swapping = Swapping()
 
     @field_validator("tasks")
     @classmethod
@@ -185,4 +228,5 @@ class Substrate(Part):
         return (*ALWAYS_PROTECTED, *self.scope.protected, *tests)
 
     def digest(self) -> str:
-        return sha256(self.model_dump_json().encode())
+        """Of what a run depends on: when its candidate may go live can be changed at any time."""
+        return sha256(self.model_dump_json(exclude={"swap"}).encode())

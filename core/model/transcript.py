@@ -16,6 +16,11 @@ class Place(Value):
     channel: str
     thread: str = ""
 
+    @property
+    def conversation(self) -> "Place":
+        """The channel or direct message with all its threads: what one batch collects for."""
+        return self.model_copy(update={"thread": ""}) if self.thread else self
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.platform, self.workspace, self.channel, self.thread) if part)
 

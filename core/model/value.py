@@ -26,6 +26,17 @@ def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def short(digest: str) -> str:
+    """A digest as people read it, and as the tags of images have it."""
+    return digest.removeprefix("sha256:")[:12]
+
+
 def new_id(noun: str) -> str:
     """`new_id("run")` -> `run-7k3f9q2m`."""
     return f"{noun}-" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+def id_from(noun: str, key: str) -> str:
+    """An id like any other, and always the same for this key: what is done again finds what it did the first time."""
+    digest = hashlib.sha256(f"{noun}\0{key}".encode(errors="replace")).digest()
+    return f"{noun}-" + "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:8])

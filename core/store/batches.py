@@ -1,9 +1,10 @@
 """Batches, with their chunks and flags."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.batch import BATCH_MOVES, Batch, BatchState
@@ -42,6 +43,34 @@ async def get(db: AsyncConnection, id: str) -> Batch:
     return _batch(await the_row(db, Noun.batch, id))
 
 
+async def of_turn(db: AsyncConnection, substrate: str, place: Place, turn: str) -> list[tuple[Batch, Chunk]]:
+    """Every batch of this channel, threads included, that holds the turn, with its chunk; newest first."""
+    query = (
+        select(batches.c.id.label("batch"), chunks_.c.id.label("chunk"))
+        .join(chunks_, chunks_.c.batch == batches.c.id)
+        .where(batches.c.substrate == substrate, _in_channel(place), chunks_.c.turn == turn)
+        .order_by(batches.c.opened_at.desc(), batches.c.id)
+    )
+    found = []
+    for row in (await db.execute(query)).all():
+        chunk = await _chunk_of_turn(db, row.batch, turn)
+        assert chunk is not None
+        found.append((await get(db, row.batch), chunk))
+    return found
+
+
+async def flags_since(db: AsyncConnection, person: str, since: datetime) -> int:
+    """How many flags this person has raised after that moment, withdrawn ones included."""
+    query = select(func.count()).select_from(flags).where(flags.c.person == person, flags.c.at > since)
+    return int(await db.scalar(query) or 0)
+
+
+async def flags_of(db: AsyncConnection, chunks: Collection[str]) -> list[tuple[str, Flag]]:
+    """(chunk, flag) of these chunks, withdrawn ones included."""
+    query = select(flags).where(flags.c.chunk.in_(chunks)).order_by(flags.c.at, flags.c.id)
+    return [(row.chunk, _flag(row)) for row in await db.execute(query)]
+
+
 async def listing(db: AsyncConnection, substrate: str | None = None) -> list[Batch]:
     """Newest first."""
     query = select(batches).order_by(batches.c.opened_at.desc(), batches.c.id)
@@ -67,6 +96,14 @@ async def chunks(db: AsyncConnection, batch: str) -> list[Chunk]:
     query = select(chunks_).where(chunks_.c.batch == batch).order_by(chunks_.c.n)
     found = [await _chunk(db, row) for row in await db.execute(query)]
     return [chunk for chunk in found if chunk.weight or not chunk.flags]
+
+
+async def count(db: AsyncConnection, batch: str) -> int:
+    """How many chunks there are, by the same rule, without reading them."""
+    flagged = select(flags.c.id).where(flags.c.chunk == chunks_.c.id)
+    counts = or_(flagged.where(flags.c.withdrawn_at.is_(None)).exists(), ~flagged.exists())
+    query = select(func.count()).select_from(chunks_).where(chunks_.c.batch == batch, counts)
+    return int(await db.scalar(query) or 0)
 
 
 async def add_chunk(change: Change, chunk: Chunk, who: str) -> Chunk:
@@ -100,12 +137,23 @@ async def add_chunk(change: Change, chunk: Chunk, who: str) -> Chunk:
     return known
 
 
-async def withdraw_flag(change: Change, batch: str, turn: str, person: str, who: str) -> bool:
-    """False when this person has no flag on this turn. A sealed batch keeps its flags."""
+async def withdraw_flag(
+    change: Change, batch: str, turn: str, person: str, who: str, *, emoji: str | None = None
+) -> bool:
+    """False when this person has no flag on this turn, or another emoji than the one taken off still stands for it. A
+    sealed batch keeps its flags."""
     await _open_row(change, batch)
     chunk = await _chunk_of_turn(change.db, batch, turn)
     if chunk is None:
         return False
+    if emoji is not None:
+        theirs = next((flag for flag in chunk.flags if flag.person == person), None)
+        reactions = (theirs.emoji or "").split() if theirs else []
+        left = [other for other in reactions if other != emoji]
+        if theirs and left:
+            await change.db.execute(update(flags).where(flags.c.id == theirs.id).values(emoji=" ".join(left)))
+        if left or not reactions:
+            return False
     withdrawn = await change.db.execute(
         update(flags)
         .where(flags.c.chunk == chunk.id, flags.c.person == person, flags.c.withdrawn_at.is_(None))
@@ -123,9 +171,11 @@ async def _raise_flag(change: Change, chunk: Chunk, flag: Flag) -> None:
     if first is None:
         await change.db.execute(insert(flags).values(**flag.model_dump(), chunk=chunk.id))
     else:
+        emoji = (first.emoji or "").split() if first.withdrawn_at is None else []
+        emoji += [new for new in (flag.emoji or "").split() if new not in emoji]
         merged = {
             "kind": first.kind if flag.kind is FailureKind.other else flag.kind,
-            "emoji": flag.emoji or first.emoji,
+            "emoji": " ".join(emoji) or None,
             "reason": flag.reason or first.reason,
             "withdrawn_at": None,
         }
@@ -173,6 +223,10 @@ def _batch(row: Row[Any]) -> Batch:
     values = dict(row._mapping)
     place = Place(**{name: values.pop(name) for name in Place.model_fields})
     return Batch(**values, place=place)
+
+
+def _in_channel(place: Place) -> ColumnElement[bool]:
+    return and_(*(batches.c[name] == getattr(place, name) for name in ("platform", "workspace", "channel")))
 
 
 def _at(place: Place) -> ColumnElement[bool]:

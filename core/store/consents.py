@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, insert, select
+from sqlalchemy import Row, Select, delete, exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.consent import CONSENT_MOVES, Consent, ConsentState, Vote
@@ -12,7 +12,7 @@ from core.model.events import Noun
 from core.store.moving import move as _move
 from core.store.moving import own_row, the_row
 from core.store.store import Change
-from core.store.tables import consents, votes
+from core.store.tables import consents, swaps, votes
 
 
 async def ask(change: Change, consent: Consent) -> None:
@@ -41,6 +41,11 @@ async def get(db: AsyncConnection, id: str) -> Consent:
     return await _consent(db, await the_row(db, Noun.consent, id))
 
 
+async def find(db: AsyncConnection, id: str) -> Consent | None:
+    found = await _consents(db, select(consents).where(consents.c.id == id))
+    return found[0] if found else None
+
+
 async def of_run(db: AsyncConnection, run: str) -> Consent | None:
     """The latest."""
     found = await _consents(db, select(consents).where(consents.c.run == run).order_by(consents.c.asked_at.desc()))
@@ -52,6 +57,13 @@ async def asked(db: AsyncConnection, substrate: str | None = None) -> list[Conse
     query = select(consents).where(consents.c.state == ConsentState.asked).order_by(consents.c.asked_at)
     if substrate is not None:
         query = query.where(consents.c.substrate == substrate)
+    return await _consents(db, query)
+
+
+async def unused(db: AsyncConnection, substrate: str) -> list[Consent]:
+    """Those that were granted and whose swap has not begun."""
+    used = exists().where(swaps.c.consent == consents.c.id)
+    query = select(consents).where(consents.c.substrate == substrate, consents.c.state == ConsentState.granted, ~used)
     return await _consents(db, query)
 
 

@@ -1,6 +1,7 @@
 """The audit chain of a substrate, to be read and to be verified. Only `Change.record` writes it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import ValidationError
 from sqlalchemy import Select, select
@@ -24,6 +25,16 @@ async def chain(db: AsyncConnection, substrate: str) -> list[Fact]:
 async def since(db: AsyncConnection, substrate: str, seq: int, limit: int | None = None) -> list[Fact]:
     """What came after this link."""
     return await _read(db, _of(substrate).where(facts.c.seq > seq).limit(limit))
+
+
+async def between(db: AsyncConnection, substrate: str, since: datetime, until: datetime) -> list[Fact]:
+    """What happened after the one moment and not after the other."""
+    return await _read(db, _of(substrate).where(facts.c.at > since, facts.c.at <= until))
+
+
+async def head(db: AsyncConnection, substrate: str) -> int:
+    """The number of the last link; 0 before there is one."""
+    return int(await db.scalar(select(chains.c.seq).where(chains.c.substrate == substrate)) or 0)
 
 
 async def about(db: AsyncConnection, noun: Noun, id: str) -> list[Fact]:

@@ -11,6 +11,7 @@ from core.model.moves import Moves, S
 from core.store.store import Change
 from core.store.tables import batches, consents, runs, swaps
 
+_LISTED_BY = {Noun.batch: "batches", Noun.run: "status", Noun.consent: "status", Noun.swap: "history"}
 _TABLES = {Noun.batch: batches, Noun.run: runs, Noun.consent: consents, Noun.swap: swaps}
 
 
@@ -18,7 +19,7 @@ async def the_row(db: AsyncConnection, noun: Noun, id: str) -> Row[Any]:
     table = _TABLES[noun]
     row = (await db.execute(select(table).where(table.c.id == id))).one_or_none()
     if row is None:
-        raise NotFound(f"There is no {noun} {id}.")
+        raise NotFound(f"There is no {noun} {id}; `moss {_LISTED_BY[noun]}` shows those there are.")
     return row
 
 
@@ -26,7 +27,7 @@ async def own_row(change: Change, noun: Noun, id: str) -> Row[Any]:
     """A row of the substrate whose lock is held; what belongs to another substrate may not change under this lock."""
     row = await the_row(change.db, noun, id)
     if row.substrate != change.substrate:
-        raise NotFound(f"{change.substrate} has no {noun} {id}.")
+        raise NotFound(f"{change.substrate} has no {noun} {id}; `moss {_LISTED_BY[noun]}` shows those there are.")
     return row
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.errors import NotFound, Refused
+from core.model.events import INSTALLATION, Noun
 from core.store.store import Store, insert_once
 from core.store.tables import people
 
@@ -19,21 +20,24 @@ class Person:
     added_at: datetime
 
 
-async def add(store: Store, name: str) -> str:
-    """The person's token. Nobody can read it again: the table holds its hash."""
+async def add(store: Store, name: str, who: str = "moss") -> str:
+    """The person's token. Nobody can read it again: the table holds its hash. That it was made, and by whom, stands in
+    the chain of the installation."""
     token = f"moss_{secrets.token_urlsafe(32)}"
-    async with store.writing() as db:
-        row = await insert_once(db, people, name=name, token_hash=_hashed(token), added_at=store.now())
-    if row is None:
-        raise Refused(f"{name} has a token already; remove {name} first to replace it.")
+    async with store.changing(INSTALLATION) as change:
+        row = await insert_once(change.db, people, name=name, token_hash=_hashed(token), added_at=change.now)
+        if row is None:
+            raise Refused(f"{name} has a token already; remove {name} first to replace it.")
+        await change.record(who, Noun.person, name, "token_made")
     return token
 
 
-async def remove(store: Store, name: str) -> None:
-    async with store.writing() as db:
-        gone = await db.execute(delete(people).where(people.c.name == name))
-    if gone.rowcount == 0:
-        raise NotFound(f"Nobody named {name} has a token.")
+async def remove(store: Store, name: str, who: str = "moss") -> None:
+    async with store.changing(INSTALLATION) as change:
+        gone = await change.db.execute(delete(people).where(people.c.name == name))
+        if gone.rowcount == 0:
+            raise NotFound(f"Nobody named {name} has a token; `moss people list` shows who has.")
+        await change.record(who, Noun.person, name, "token_removed")
 
 
 async def by_token(db: AsyncConnection, token: str) -> str | None:

@@ -20,14 +20,16 @@ from core.store.tables import candidates as candidates_
 from core.store.tables import runs, steps
 
 
-async def queue(change: Change, batch: str, dial: Dial, budget: Budget, starter: str) -> Run:
-    """A new run of a sealed batch, and the outbox row that starts it."""
+async def queue(  # noqa: PLR0917 - what is run, how far, at what cost, for whom
+    change: Change, batch: str, dial: Dial, budget: Budget, starter: str, id: str | None = None
+) -> Run:
+    """A new run of a sealed batch, and the outbox row that starts it. Who may ask twice gives the id."""
     row = await own_row(change, Noun.batch, batch)
     if row.state != BatchState.sealed:
         raise IllegalMove(f"batch {batch} is {row.state}; only a sealed batch can be evolved.")
     await _refuse_a_second(change)
     run = Run(
-        id=new_id("run"),
+        id=id or new_id("run"),
         substrate=change.substrate,
         batch=batch,
         state=RunState.queued,
@@ -44,6 +46,11 @@ async def queue(change: Change, batch: str, dial: Dial, budget: Budget, starter:
 
 async def get(db: AsyncConnection, id: str) -> Run:
     return _run(await the_row(db, Noun.run, id))
+
+
+async def find(db: AsyncConnection, id: str) -> Run | None:
+    row = (await db.execute(select(runs).where(runs.c.id == id))).one_or_none()
+    return _run(row) if row else None
 
 
 async def listing(db: AsyncConnection, substrate: str | None = None, limit: int | None = 100) -> list[Run]:
@@ -129,7 +136,7 @@ async def add_candidate(change: Change, candidate: Candidate) -> None:
 async def candidate(db: AsyncConnection, id: str) -> Candidate:
     row = (await db.execute(select(candidates_).where(candidates_.c.id == id))).one_or_none()
     if row is None:
-        raise NotFound(f"There is no candidate {id}.")
+        raise NotFound(f"There is no candidate {id}; look at its run again.")
     return Candidate(**row._mapping)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +84,8 @@ class Store:
         self._writer = for_changes(engine)
         # Changes of this process wait here, in order and without a connection; other processes wait in the database.
         self._turns: dict[str, asyncio.Lock] = {}
+        self._changes = 0
+        self._changed = asyncio.Event()
 
     @classmethod
     async def open(cls, url: str, clock: Clock) -> "Store":
@@ -124,6 +126,15 @@ class Store:
             seq, last = await _locked_head(db, substrate)
             yield Change(db=db, substrate=substrate, now=self.now(), seq=seq, hash=last)
 
+    async def wait_for_change(self, since: int, timeout_s: float) -> int:
+        """How many changes this process has committed, as soon as there are more than `since`: what the last call said,
+        and -1 at first. Or after the timeout: look after each call, since other processes tell nothing."""
+        if self._changes <= since:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+        return self._changes
+
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """As `changing`, for rows that belong to no substrate: people and leases."""
@@ -149,6 +160,9 @@ class Store:
         try:
             async with transaction(self._writer, self._where) as db:
                 yield db
+            self._changes += 1
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
         finally:
             turn.release()
 

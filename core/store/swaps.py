@@ -103,6 +103,16 @@ async def add_version(change: Change, version: Version, who: str = "moss") -> No
     )
 
 
+async def end_live(change: Change, who: str, *, stopped: bool) -> None:
+    """Nothing is live any more, by somebody's will. Without a fact when nothing was."""
+    live = await live_version(change.db, change.substrate)
+    if live is None:
+        return
+    row = (versions_.c.substrate == change.substrate) & (versions_.c.number == live.number)
+    await change.db.execute(update(versions_).where(row).values(until=change.now))
+    await change.record(who, Noun.substrate, change.substrate, "released", number=live.number, stopped=stopped)
+
+
 async def last_good(db: AsyncConnection, substrate: str) -> LastGood | None:
     row = (await db.execute(select(last_good_).where(last_good_.c.substrate == substrate))).one_or_none()
     return LastGood(**row._mapping) if row else None

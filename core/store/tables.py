@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -321,13 +322,22 @@ inbox = Table(
     Column("workspace", Text, nullable=False),
     Column("event", Text, nullable=False),
     Column("lane", Text, nullable=False),  # events of one lane are worked on one after the other
-    Column("body", JSON, nullable=False),
-    Column("at", Utc, nullable=False),
+    Column("body", JSON, nullable=False),  # redacted; without its words once it is done
+    Column("altered", Boolean, nullable=False, server_default=false()),  # by redaction
+    Column("meant", Text),  # what the event was taken to mean, so that it means the same when it is worked on again
+    Column("at", Utc, nullable=False),  # when it arrived
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("holder", Text),  # the process that works on it
     Column("done_at", Utc),
     UniqueConstraint("platform", "workspace", "event"),
-    Index("ix_inbox_waiting", "id", sqlite_where=text("done_at IS NULL"), postgresql_where=text("done_at IS NULL")),
+    Index(
+        "ix_inbox_waiting",
+        "lane",
+        "id",
+        sqlite_where=text("done_at IS NULL"),
+        postgresql_where=text("done_at IS NULL"),
+    ),
+    Index("ix_inbox_lane", "lane"),
 )
 
 # Conversations with the agent as Moss saw them, so that a flag needs no fetch.
@@ -388,7 +398,7 @@ room_posts = Table(
     Column("key", Text, unique=True),
     Column("at", Utc, nullable=False),
     Column("edited_at", Utc),
-    Column("deleted_at", Utc),
+    Index("ix_room_posts_channel", "channel", "thread", "id"),
 )
 
 room_reactions = Table(
@@ -397,5 +407,14 @@ room_reactions = Table(
     Column("post", Integer, ForeignKey("room_posts.id"), primary_key=True),
     Column("who", Text, primary_key=True),
     Column("emoji", Text, primary_key=True),
+    Column("at", Utc, nullable=False),
+)
+
+# Browsers that are in: each holds a random secret, and this its hash. Whoever removes the person shuts them all out.
+room_sessions = Table(
+    "room_sessions",
+    metadata,
+    Column("secret_hash", Text, primary_key=True),
+    Column("person", Text, ForeignKey("people.name", ondelete="CASCADE"), nullable=False),
     Column("at", Utc, nullable=False),
 )

@@ -26,11 +26,14 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("holder", TEXT),
         sa.Column("done_at", TIME),
+        sa.Column("altered", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("meant", TEXT),
         sa.PrimaryKeyConstraint("id", name="pk_inbox"),
         sa.UniqueConstraint("platform", "workspace", "event", name="uq_inbox_platform"),
     )
     waiting = sa.text("done_at IS NULL")
-    op.create_index("ix_inbox_waiting", "inbox", ["id"], sqlite_where=waiting, postgresql_where=waiting)
+    op.create_index("ix_inbox_waiting", "inbox", ["lane", "id"], sqlite_where=waiting, postgresql_where=waiting)
+    op.create_index("ix_inbox_lane", "inbox", ["lane"])
     op.create_table(
         "turns",
         sa.Column("n", sa.Integer(), nullable=False),
@@ -82,11 +85,11 @@ def upgrade() -> None:
         sa.Column("key", TEXT),
         sa.Column("at", TIME, nullable=False),
         sa.Column("edited_at", TIME),
-        sa.Column("deleted_at", TIME),
         sa.PrimaryKeyConstraint("id", name="pk_room_posts"),
         sa.UniqueConstraint("key", name="uq_room_posts_key"),
     )
     op.create_index("ix_room_posts_seq", "room_posts", ["seq"])
+    op.create_index("ix_room_posts_channel", "room_posts", ["channel", "thread", "id"])
     op.create_table(
         "room_reactions",
         sa.Column("post", sa.Integer(), nullable=False),
@@ -95,4 +98,12 @@ def upgrade() -> None:
         sa.Column("at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("post", "who", "emoji", name="pk_room_reactions"),
         sa.ForeignKeyConstraint(["post"], ["room_posts.id"], name="fk_room_reactions_post"),
+    )
+    op.create_table(
+        "room_sessions",
+        sa.Column("secret_hash", TEXT, nullable=False),
+        sa.Column("person", TEXT, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("secret_hash", name="pk_room_sessions"),
+        sa.ForeignKeyConstraint(["person"], ["people.name"], name="fk_room_sessions_person", ondelete="CASCADE"),
     )

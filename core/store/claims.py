@@ -1,0 +1,67 @@
+"""Claims on the live boxes of a substrate: while Moss starts or removes one, no swap and no adoption begins.
+
+An engine may take its time, and nothing slow belongs into a transaction. So the intent is written down, then acted on,
+then the end is written down, each as a fact. A claim counts for a short while only, and not beyond its holder's death:
+whoever comes next finds that nobody wrote down its end, and acts again.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.model.errors import Busy
+from core.model.events import Noun
+from core.process_table import has_ended, identity
+from core.store.store import Change
+from core.store.tables import facts
+
+CLAIM_S = 30.0
+"""Longer than an engine that works takes to start or remove a box."""
+
+_CLAIMED, _RELEASED = "box_claimed", "box_released"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    box: str
+    holder: str
+    until: datetime
+
+    def holds(self, now: datetime) -> bool:
+        return now < self.until and not has_ended(self.holder)
+
+
+async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:
+    """The latest claim, unless its end was written down."""
+    query = (
+        select(facts.c.what, facts.c.detail)
+        .where(facts.c.substrate == substrate, facts.c.noun == Noun.substrate, facts.c.id == substrate)
+        .where(facts.c.what.in_((_CLAIMED, _RELEASED)))
+        .order_by(facts.c.seq.desc())
+        .limit(1)
+    )
+    row = (await db.execute(query)).one_or_none()
+    if row is None or row.what == _RELEASED:
+        return None
+    return Claim(row.detail["box"], row.detail["holder"], datetime.fromisoformat(row.detail["until"]))
+
+
+async def check_free(change: Change) -> None:
+    """Raises Busy while a claim holds."""
+    claim = await unfinished(change.db, change.substrate)
+    if claim and claim.holds(change.now):
+        raise Busy(f"Moss is starting or removing the box {claim.box} of {change.substrate}; try again in a moment.")
+
+
+async def take(change: Change, box: str, why: str) -> None:
+    """The caller has checked that it is free, in the same change."""
+    until = (change.now + timedelta(seconds=CLAIM_S)).isoformat()
+    await change.record(
+        "moss", Noun.substrate, change.substrate, _CLAIMED, box=box, why=why, holder=identity(), until=until
+    )
+
+
+async def release(change: Change, box: str, came: str) -> None:
+    await change.record("moss", Noun.substrate, change.substrate, _RELEASED, box=box, came=came)

@@ -1,0 +1,137 @@
+"""What reached Moss from a chat: each delivery once, in lanes, each worked on by one process until it is done."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.store.store import insert_once
+from core.store.tables import inbox
+
+_earlier = inbox.alias("earlier")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    id: int
+    lane: str
+    body: dict[str, Any]
+    altered: bool
+    """Redaction took something out of it."""
+    tries: int
+
+
+# Writing. The connection comes from `Store.writing`.
+
+
+async def add(
+    db: AsyncConnection,
+    now: datetime,
+    holder: str,
+    *,
+    platform: str,
+    workspace: str,
+    event: str,
+    lane: str,
+    body: dict[str, Any],
+    altered: bool,
+) -> bool:
+    """False when it was there already. Whoever took it works on it, as long as it lives."""
+    row = await insert_once(
+        db,
+        inbox,
+        platform=platform,
+        workspace=workspace,
+        event=event,
+        lane=lane,
+        body=body,
+        altered=altered,
+        at=now,
+        holder=holder,
+    )
+    return row is not None
+
+
+async def take_over(db: AsyncConnection, holder: str, living: Collection[str], platforms: Collection[str]) -> int:
+    """What nobody alive holds; how much that was."""
+    nobodys = or_(inbox.c.holder.is_(None), inbox.c.holder.not_in({*living, holder}))
+    waiting = (inbox.c.done_at.is_(None), inbox.c.platform.in_(platforms), nobodys)
+    taken = await db.execute(update(inbox).where(*waiting).values(holder=holder))
+    return int(taken.rowcount)
+
+
+async def settle(db: AsyncConnection, id: int, meaning: str) -> str:
+    """What the event is taken to mean from now on: the first meaning stands."""
+    await db.execute(update(inbox).where(inbox.c.id == id, inbox.c.meant.is_(None)).values(meant=meaning))
+    return str(await db.scalar(select(inbox.c.meant).where(inbox.c.id == id)))
+
+
+async def failed(db: AsyncConnection, id: int) -> None:
+    await db.execute(update(inbox).where(inbox.c.id == id).values(tries=inbox.c.tries + 1))
+
+
+async def done(db: AsyncConnection, now: datetime, id: int, body: dict[str, Any]) -> None:
+    """With what is kept of it for a while: the same event may come again."""
+    await db.execute(update(inbox).where(inbox.c.id == id, inbox.c.done_at.is_(None)).values(done_at=now, body=body))
+
+
+async def prune(db: AsyncConnection, before: datetime) -> int:
+    """Forget what arrived before that moment; how much of it nobody ever worked on."""
+    first = await db.scalar(select(inbox.c.at).order_by(inbox.c.id).limit(1))
+    if first is None or first >= before:
+        return 0
+    old = inbox.c.at < before
+    lost = await db.scalar(select(func.count()).select_from(inbox).where(old, inbox.c.done_at.is_(None)))
+    await db.execute(delete(inbox).where(old))
+    return int(lost or 0)
+
+
+# Reading.
+
+
+async def next_letters(
+    db: AsyncConnection,
+    holder: str,
+    platforms: Collection[str],
+    lanes: str,
+    *,
+    besides: Sequence[int] = (),
+    limit: int,
+) -> list[Letter]:
+    """The first of each lane whose name begins so, oldest first, as far as this process holds it."""
+    none_before = ~exists().where(
+        _earlier.c.lane == inbox.c.lane, _earlier.c.id < inbox.c.id, _earlier.c.done_at.is_(None)
+    )
+    query = select(inbox).where(
+        inbox.c.done_at.is_(None),
+        inbox.c.holder == holder,
+        inbox.c.platform.in_(platforms),
+        inbox.c.lane.startswith(lanes, autoescape=True),
+        inbox.c.id.not_in(besides),
+        none_before,
+    )
+    return [_letter(row) for row in await db.execute(query.order_by(inbox.c.id).limit(limit))]
+
+
+async def meaning(db: AsyncConnection, id: int) -> str | None:
+    return await db.scalar(select(inbox.c.meant).where(inbox.c.id == id))
+
+
+async def before(db: AsyncConnection, letter: int) -> list[Letter]:
+    """What arrived earlier in the same lane and is still known, done or not."""
+    lane = select(inbox.c.lane).where(inbox.c.id == letter).scalar_subquery()
+    query = select(inbox).where(inbox.c.lane == lane, inbox.c.id < letter)
+    return [_letter(row) for row in await db.execute(query.order_by(inbox.c.id))]
+
+
+async def waiting(db: AsyncConnection, lanes: str, before: int) -> int:
+    """How much that arrived earlier than this letter is not done, in the lanes whose name begins so."""
+    open_ = (inbox.c.done_at.is_(None), inbox.c.lane.startswith(lanes, autoescape=True), inbox.c.id < before)
+    return int(await db.scalar(select(func.count()).select_from(inbox).where(*open_)) or 0)
+
+
+def _letter(row: Row[Any]) -> Letter:
+    return Letter(row.id, row.lane, row.body, row.altered, row.tries)

@@ -1,0 +1,21 @@
+"""Marks: how far somebody has read, such as a follower of the facts or a scan of a session."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.store.tables import marks
+
+
+async def get(db: AsyncConnection, name: str) -> Any:
+    """None when there is no such mark."""
+    return await db.scalar(select(marks.c.body).where(marks.c.name == name))
+
+
+async def put(db: AsyncConnection, now: datetime, name: str, body: Any) -> None:
+    """The connection comes from `Store.writing`: whoever reads the mark within the same transaction is alone with it,
+    so that of two processes one moves it on and the other finds it moved."""
+    await db.execute(delete(marks).where(marks.c.name == name))
+    await db.execute(insert(marks).values(name=name, body=body, at=now))
