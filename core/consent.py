@@ -8,10 +8,11 @@ from enum import StrEnum
 from core.model.candidate import Candidate
 from core.model.consent import Consent, ConsentState, Policy, Vote
 from core.model.errors import Refused
+from core.model.events import Noun
 from core.model.run import Run, RunState
 from core.model.swap import Version
 from core.model.value import new_id
-from core.store import Change, Store, consents, outbox, runs
+from core.store import Change, Store, consents, facts, outbox, runs
 
 
 class DecisionKind(StrEnum):
@@ -72,6 +73,8 @@ async def decide(
     async with store.changing(substrate) as change:
         consent = await consents.get(change.db, consent_id)
         decision = judge(consent, person, approve, change.now)
+        if consent.state is ConsentState.void:
+            return _refused(await _out_of_date(change, consent))
         if decision.kind in (DecisionKind.granted, DecisionKind.counted):
             obstacle = await _obstacle(change, consent, image_exists)
             if obstacle:
@@ -121,15 +124,17 @@ async def ask_for_candidate(
     return consent
 
 
-async def ask_for_rollback(change: Change, version: Version, policy: Policy, starter: str) -> Consent:
-    """Asked twice for one version, people get the same consent."""
+async def ask_for_rollback(
+    change: Change, version: Version, policy: Policy, starter: str, id: str | None = None
+) -> Consent:
+    """Asked twice for one version, people get the same consent. Whoever may ask again after a crash gives its id."""
     if version.until is None:
         raise Refused(f"Version {version.number} of {version.substrate} is live already; choose an older one.")
     for waiting in await consents.asked(change.db, change.substrate):
         if waiting.version == version.number and change.now < waiting.expires_at:
             return waiting
     consent = Consent(
-        id=new_id("consent"),
+        id=id or new_id("consent"),
         substrate=change.substrate,
         run=None,
         candidate=None,
@@ -152,6 +157,12 @@ async def ask_for_rollback(change: Change, version: Version, policy: Policy, sta
 async def void(change: Change, consent: Consent, why: str, who: str = "moss") -> None:
     """What it was bound to has changed. What becomes of its run is the caller's to say."""
     await consents.move(change, consent.id, ConsentState.void, who, why)
+
+
+async def withdraw_questions(change: Change, why: str) -> None:
+    """What people were asked about the version that was live until now, they were asked in vain."""
+    for asked in await consents.asked(change.db, change.substrate):
+        await _end(change, asked, ConsentState.void, "moss", why)
 
 
 async def expire_due(store: Store, now: datetime) -> list[str]:
@@ -182,7 +193,8 @@ async def _end(change: Change, consent: Consent, state: ConsentState, who: str, 
         return
     run = await runs.get(change.db, consent.run)
     if run.state is RunState.awaiting_consent:
-        await runs.move(change, run.id, _RUN_ENDS[state], who, why)
+        said = f"Superseded: {why}" if state is ConsentState.void else why
+        await runs.move(change, run.id, _RUN_ENDS[state], who, said if said.endswith(".") else f"{said}.")
 
 
 async def _obstacle(change: Change, consent: Consent, image_exists: bool) -> str | None:
@@ -222,7 +234,17 @@ def _settled(consent: Consent) -> str:
         case ConsentState.expired:
             return f"This expired on {_day(consent.expires_at)}; nothing was changed."
         case _:
-            return "This card is out of date, since what it asked about has changed; look for a newer one."
+            return "This question is out of date: what it asked about has changed; `moss status` shows what waits."
+
+
+async def _out_of_date(change: Change, consent: Consent) -> str:
+    """With the reason that was written down, and what waits for people in its place."""
+    moved = [fact for fact in await facts.about(change.db, Noun.consent, consent.id) if fact.after == ConsentState.void]
+    reason = str(moved[-1].detail.get("reason", "")) if moved else ""
+    why = reason.rstrip(".") or "what it asked about has changed"
+    newer = [other.run for other in await consents.asked(change.db, change.substrate) if other.run]
+    waits = f"run {newer[-1]} waits for approval now" if newer else "no run waits for approval now"
+    return f"This question is out of date: {why}; {waits}."
 
 
 def _conflict(consent: Consent, person: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -14,13 +15,17 @@ from core.model.run import Run
 from core.model.swap import Swap, SwapState
 from core.pipeline import evolve
 from core.pipeline.evolve import Evolution
-from core.store import outbox, substrates
+from core.store import consents, outbox, substrates, swaps
+from core.store.outbox import OutboxRow
 from core.store.store import Store
 from core.swap import perform, reconcile
+from core.swap.window import held_back
 
 RUN, SWAP = "run", "swap"
-LIVE_BRANCH = "moss/live"
+LIVE_BRANCH, VERSION_TAG = "moss/live", "moss/v"
 LONGEST_PAUSE_S = 30.0
+JOBS_KEPT = timedelta(days=30)
+FORGET_EVERY = timedelta(hours=1)
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +38,7 @@ class Dispatch:
     evolution: Evolution
     owner: str
     _passing_on: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _forgot_at: datetime | None = None
 
     async def start(self) -> None:
         """The engine resumes at once what a crash interrupted, so it must know every verb before."""
@@ -47,14 +53,19 @@ class Dispatch:
             await self._show_in_git(swap)
 
     async def _show_in_git(self, swap: Swap) -> None:
-        """`moss/live` follows what is live. The owner's repository being away must not look like a failed swap."""
+        """`moss/live` follows what is live, and each version has its tag. The owner's repository being away must not
+        look like a failed swap."""
         async with self.store.reading() as db:
             substrate = await substrates.get(db, swap.substrate)
+            versions = await swaps.versions(db, swap.substrate)
+        tag = next((f"{VERSION_TAG}{version.number}" for version in versions if version.swap == swap.id), None)
         try:
             clone = await self.evolution.clone(substrate)
             await clone.set_branch(LIVE_BRANCH, swap.commit)
+            if tag:
+                await clone.tag(tag, swap.commit)
             if substrate.publish:
-                await clone.publish(LIVE_BRANCH, substrate.repository)
+                await clone.publish(LIVE_BRANCH, substrate.repository, tag)
         except MossError as error:
             _log.warning("git does not show what is live", swap=swap.id, why=error.sentence)
 
@@ -65,16 +76,33 @@ class Dispatch:
             async with self.store.reading() as db:
                 rows = await outbox.waiting(db)
             for row in rows:
+                if row.kind == SWAP and await self._held_back(row):
+                    continue
                 await self.durable.submit(row.kind, row.subject)
                 async with self.store.changing(row.substrate) as change:
                     await outbox.done(change, row.id)
+
+    async def _held_back(self, row: OutboxRow) -> bool:
+        """In quiet hours and under a freeze a granted swap stays in the outbox, and its run `approved`."""
+        async with self.store.reading() as db:
+            asked, substrate = await consents.get(db, row.subject), await substrates.get(db, row.substrate)
+        return held_back(substrate, asked, self.store.now()) is not None
 
     async def tick(self) -> None:
         """What falls due with time, and what crashes left behind."""
         await consent.expire_due(self.store, self.store.now())
         await self.wake()
         await self.evolution.sweep_all()
+        await self._forget()
         await reconcile.reconcile(self.store, self.host, self.owner)  # last, since it needs an engine that answers
+
+    async def _forget(self) -> None:
+        """Of what is over the store keeps the history; that its jobs were performed need not be known for ever."""
+        now = self.store.now()
+        if self._forgot_at and now - self._forgot_at < FORGET_EVERY:
+            return
+        if not await self.durable.forget(now - JOBS_KEPT):
+            self._forgot_at = now
 
     async def stop(self, run_id: str, who: str) -> Run:
         """First the state, so that nothing more begins; then the job that is at work."""

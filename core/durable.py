@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ _PATIENCE_S = 20.0
 """How long a caller waits for an engine that begins anew, or for its database."""
 _END_S = 10.0
 """How long a perform that was cancelled is waited for; it may have programs to end."""
+_OVER = ["SUCCESS", "ERROR", "CANCELLED"]
+_AT_ONCE = 500
 _LOOKS = 3
 """So often in a row a job is ours and performed by nobody until it is started again."""
 
@@ -86,6 +89,11 @@ class Durable:
         assert self._tending is None, "the start resumes what was interrupted, and must know how"
         assert ":" not in kind, "the first word of a job's name"
         self._kinds[kind] = _Kind(perform, at_once)
+
+    @property
+    def holder(self) -> str:
+        """Who this process is, by the lease that it holds at this moment. What is held without a lease is nobody's."""
+        return self._holder
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -138,6 +146,22 @@ class Durable:
         await self._ask(cancelled)
         if ending:
             await asyncio.wait(ending, timeout=_END_S)
+
+    async def forget(self, before: datetime) -> int:
+        """Drop what DBOS keeps of jobs that were submitted before this moment and are over, some at a time: how many.
+        One that is submitted again after that is performed again."""
+        found: list[str] = []
+
+        async def forgotten() -> None:
+            over = await DBOS.list_workflows_async(
+                status=_OVER, end_time=before.isoformat(), limit=_AT_ONCE, load_input=False, load_output=False
+            )
+            found.extend(each.workflow_id for each in over)
+            if found:
+                await DBOS.delete_workflows_async(found)
+
+        await self._ask(forgotten)
+        return len(found)
 
     async def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Carried through even when the caller is cancelled: half a submit is a job that nobody performs."""

@@ -1,13 +1,28 @@
 """Directories that are laid afresh, and removed whatever a hostile program left standing in them."""
 
+import asyncio
 import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEEP = 100
+
+
+async def to_its_end(work: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
+    """In a thread, and waited for even when cancelled: nothing may write into a directory that is being removed."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def lay(target: Path, files: Mapping[str, str]) -> None:

@@ -58,17 +58,19 @@ async def run(
     stderr_to: Path | None = None,
     tag: str | None = None,
     grace_s: float = 2.0,
+    heard: Callable[[bytes], None] | None = None,
 ) -> Finished:
     """Run a program to its end, and end with it all that it started.
 
     `env` is all it gets, None being `safe_env()`. `limit_bytes` counts both outputs together; the files named by
-    `stdout_to` and `stderr_to` are written as the output comes and hold the same bytes as the result.
+    `stdout_to` and `stderr_to` are written as the output comes and hold the same bytes as the result. `heard` is told
+    what comes on standard output, as it comes.
     """
     tag = tag or f"run-{secrets.token_hex(8)}"
     began = time.monotonic()
     left_behind = False
     with contextlib.ExitStack() as files:
-        said = _Output(stdin, limit_bytes, _open(stdout_to, stderr_to, files))
+        said = _Output(stdin, limit_bytes, _open(stdout_to, stderr_to, files), heard)
         child = _start(argv, cwd, env, tag, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL)
         with _exit_of(child.pid, lambda: child.poll() is not None) as exited, said.listen(child):
             try:
@@ -254,7 +256,9 @@ def _open(stdout_to: Path | None, stderr_to: Path | None, files: contextlib.Exit
 class _Output:
     """What a program says, up to a limit; and what it is told. Callbacks of the event loop: nothing here waits."""
 
-    def __init__(self, stdin: bytes, limit_bytes: int, files: list[FileIO | None]) -> None:
+    def __init__(
+        self, stdin: bytes, limit_bytes: int, files: list[FileIO | None], heard: Callable[[bytes], None] | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.out, self.err = bytearray(), bytearray()
         self.full: asyncio.Future[None] = loop.create_future()
@@ -263,6 +267,7 @@ class _Output:
         self._left = limit_bytes
         self._to_tell = memoryview(stdin)
         self._files = files
+        self._heard = heard
         self._open = 2
 
     @contextlib.contextmanager
@@ -294,6 +299,8 @@ class _Output:
         kept = heard[: self._left]
         self._left -= len(kept)
         into += kept
+        if self._heard and kept and into is self.out:
+            self._heard(kept)
         try:
             rest = memoryview(kept)
             while file and rest:

@@ -85,13 +85,16 @@ def carries(pid: int, tag: str) -> bool:
 
 
 def tag_of(pid: int) -> str | None:
+    mark = TAG.encode() + b"="
     try:
-        with open(PROC / str(pid) / "environ", "rb", buffering=0) as environ:
-            entries = environ.read().split(b"\0")
+        # Every program of the machine is asked, several times in each step of a run.
+        with open(f"{PROC}/{pid}/environ", "rb", buffering=0) as environ:
+            told = environ.read()
     except OSError:  # gone, or another user's
         return None
-    mark = TAG.encode() + b"="
-    return next((entry[len(mark) :].decode(errors="replace") for entry in entries if entry.startswith(mark)), None)
+    if mark not in told:
+        return None
+    return next((e[len(mark) :].decode(errors="replace") for e in told.split(b"\0") if e.startswith(mark)), None)
 
 
 def _kill_tagged(pid: int, tag: str) -> bool:

@@ -9,7 +9,7 @@ Every pattern is linear in the text: repetitions are bounded or possessive, and 
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,7 @@ _TEMPLATE = re.compile(
 )
 """What stands in examples and in code where the value will be put."""
 _PASSES = 5
+KEY_CHARS = 6
 
 
 def _always(_: re.Match[str]) -> bool:
@@ -262,6 +263,15 @@ _PERSONAL = (
 RULES = (*_TOKENS, *_SETTINGS, *_PERSONAL)
 
 
+def without_values(text: str, secrets: Mapping[str, str]) -> str:
+    """What a program says may hold the keys that it was given; each becomes its own name. A value of a few letters is
+    no key, and taking it out would spoil every other word."""
+    for name, value in secrets.items():
+        if len(value) >= KEY_CHARS:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
 class Redactor:
     """One per batch. Its salt keeps two batches from being joined by the placeholders in them."""
 
@@ -280,9 +290,9 @@ class Redactor:
         return text
 
     def transcript(self, transcript: Transcript) -> Transcript:
-        return Transcript(messages=tuple(self._message(message) for message in transcript.messages))
+        return Transcript(messages=tuple(self.message(message) for message in transcript.messages))
 
-    def _message(self, message: Message) -> Message:
+    def message(self, message: Message) -> Message:
         return message.model_copy(
             update={
                 "content": self.text(message.content),

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pydantic import AwareDatetime, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from core.model.batch import Batch
 from core.model.errors import BadInput
 from core.model.evidence import Check, Chunk, FailureKind, Flag
+from core.model.mistakes import in_words
 from core.model.transcript import Message, Place, Transcript
 from core.model.value import Value, new_id, sha256
 from core.redact import Redactor
@@ -95,7 +96,8 @@ def parse(lines: Iterable[str]) -> list[Evidence]:
             continue
         try:
             evidence = _evidence(text.removeprefix("\ufeff"))
-            line, same = first_of.setdefault((evidence.place, evidence.turn), (number, evidence.transcript))
+            turn = (evidence.place.conversation, evidence.turn)
+            line, same = first_of.setdefault(turn, (number, evidence.transcript))
             if same != evidence.transcript:
                 raise BadInput(f"names the same turn as line {line} with another conversation; give it another `turn`")
             found.append(evidence)
@@ -113,13 +115,14 @@ def parse(lines: Iterable[str]) -> list[Evidence]:
 async def add_evidence(
     store: Store, substrate: str, lines: Iterable[str], who: str, *, seal_count: int = SEAL_COUNT
 ) -> list[Batch]:
-    """All lines or none, redacted, into the open batch of each line's place. A batch that got full is sealed at the
-    end, so that a file makes one batch per place. While it is open, importing the file again changes nothing."""
+    """All lines or none, redacted, into the open batch of each line's conversation: the channel with its threads. A
+    batch that got full is sealed at the end, so that a file makes one batch per conversation. While it is open,
+    importing the file again changes nothing."""
     evidence = await asyncio.to_thread(lambda: [_redacted(found) for found in parse(lines)])
     async with store.changing(substrate) as change:
         touched: dict[str, Batch] = {}
         for found in evidence:
-            batch = await batches.open_batch(change, found.place, who)
+            batch = await batches.open_batch(change, found.place.conversation, who)
             await batches.add_chunk(change, found.chunk(batch.id, change.now), who)
             touched[batch.id] = batch
         return [await seal_if_full(change, batch, seal_count) for batch in touched.values()]
@@ -157,7 +160,7 @@ def _evidence(text: str) -> Evidence:
     except ValidationError as problem:
         errors = problem.errors(include_url=False)
         wrong = [error for error in errors if error["type"] != "too_short"] or errors  # short of what was wrong in it
-        raise BadInput("; ".join(_in_words(dict(error)) for error in wrong[:3])) from None
+        raise BadInput("; ".join(_in_words(error) for error in wrong[:3])) from None
     for check in line.checks:
         if check.matches is not None:
             try:
@@ -185,7 +188,7 @@ def _flagged(line: Line) -> int:
     return line.flagged
 
 
-def _in_words(error: dict[str, Any]) -> str:
+def _in_words(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "json_invalid":
@@ -201,11 +204,11 @@ def _in_words(error: dict[str, Any]) -> str:
         case "timezone_aware":
             return f"`{where}` has no time zone; write it as 2026-01-05T09:00:00Z"
         case _:
-            return f"`{where}`: {error['msg'][:1].lower()}{error['msg'][1:]}"
+            return f"`{where}`: {in_words(error)}"
 
 
 def _redacted(found: Evidence) -> Evidence:
-    redactor = Redactor(str(found.place))
+    redactor = Redactor(str(found.place.conversation))
     feedback = tuple(
         said.model_copy(update={"reason": redactor.text(said.reason) if said.reason else None})
         for said in found.feedback

@@ -1,19 +1,28 @@
-"""One person's complaint about one reply: raised into the open batch of its conversation, or withdrawn from it."""
+"""One person's complaint about one reply: raised into the open batch of its conversation, or withdrawn from it.
+
+A conversation is a channel or a direct message with all its threads. A person has one flag per reply, in one batch.
+"""
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
 
 from core.model.batch import Batch, BatchState
-from core.model.errors import BadInput, IllegalMove
+from core.model.errors import BadInput, Refused
+from core.model.events import Noun
 from core.model.evidence import Check, Chunk, Flag
 from core.model.transcript import Place, Transcript
 from core.model.value import new_id
 from core.redact import Redactor
-from core.store import Store, batches
+from core.store import Change, Store, batches, facts
 from flags.seal import SEAL_COUNT, seal_if_full
 
 MAX_CHARS = 400_000
 """Of a transcript. A longer conversation keeps its end, where the flagged reply is."""
+HOUR = timedelta(hours=1)
+NOTED = "noted"
+"""The fact that somebody said something about a flag whose batch was sealed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +30,16 @@ class Raised:
     batch: Batch
     """Sealed, when this flag filled it."""
     chunk: Chunk
+    late: bool = False
+    """The person's flag was there already, in a batch that is sealed: what came now is noted and changes nothing."""
+
+
+class Withdrawal(StrEnum):
+    withdrawn = "withdrawn"
+    noted = "noted"
+    """The batch is sealed and keeps the flag; the chain of facts says that its person took it back."""
+    nothing = "nothing"
+    """There is no such flag, or another reaction of the same person still stands for it."""
 
 
 async def raise_flag(  # noqa: PLR0917 - who complains, about what, where: none of it is optional
@@ -33,18 +52,26 @@ async def raise_flag(  # noqa: PLR0917 - who complains, about what, where: none 
     *,
     checks: tuple[Check, ...] = (),
     seal_count: int = SEAL_COUNT,
+    per_hour: int | None = None,
 ) -> Raised:
     """The transcript ends with the flagged reply. Nothing is stored before it is redacted, the reason included.
 
     Batch, chunk, flag and seal are one transaction: a flag that comes while its batch is sealed is in that batch
-    or opens the next one.
+    or opens the next one. Raising it again, as after a crash, changes nothing, even when it has filled its batch.
     """
     if transcript.messages[-1].role != "assistant":
         raise BadInput("A flag is raised on a reply of the agent, and this conversation ends with something else.")
-    clean, reason = await asyncio.to_thread(_redacted, Redactor(str(place)), _fitting(transcript), flag.reason)
+    redactor = Redactor(str(place.conversation))
+    clean, reason = await asyncio.to_thread(_redacted, redactor, _fitting(transcript), flag.reason)
     flag = flag.model_copy(update={"reason": reason})
     async with store.changing(substrate) as change:
-        batch = await batches.open_batch(change, place, flag.person)
+        standing = await _standing(change, place, turn, flag.person)
+        if standing and standing[0].state is not BatchState.open:
+            await _note(change, *standing, flag.person, "flagged", reason)
+            return Raised(*standing, late=True)
+        if standing is None and per_hour is not None:
+            await _check_rate(change, flag.person, per_hour)
+        batch = await batches.open_batch(change, place.conversation, flag.person)
         chunk = Chunk(
             id=new_id("chunk"), batch=batch.id, place=place, turn=turn, transcript=clean, flags=(flag,), checks=checks
         )
@@ -52,18 +79,47 @@ async def raise_flag(  # noqa: PLR0917 - who complains, about what, where: none 
         return Raised(await seal_if_full(change, batch, seal_count), chunk)
 
 
-async def withdraw(store: Store, substrate: str, place: Place, turn: str, person: str) -> bool:
-    """False when this person has no flag on this turn. Raises IllegalMove when the flag is in a sealed batch."""
+async def withdraw(  # noqa: PLR0917 - as above
+    store: Store, substrate: str, place: Place, turn: str, person: str, emoji: str | None = None
+) -> Withdrawal:
+    """Taking off one of several reactions leaves the flag standing for the others."""
     async with store.changing(substrate) as change:
-        batch = await batches.open_for(change.db, substrate, place)
-        if batch and await batches.withdraw_flag(change, batch.id, turn, person, person):
-            return True
-        for past in await batches.listing(change.db, substrate):
-            if past.place == place and past.state is not BatchState.open:
-                for chunk in await batches.chunks(change.db, past.id):
-                    if chunk.turn == turn and any(f.person == person and not f.withdrawn_at for f in chunk.flags):
-                        raise IllegalMove(f"The flag is in batch {past.id}, which is {past.state}; it counts there.")
-    return False
+        standing = await _standing(change, place, turn, person)
+        if standing is None:
+            return Withdrawal.nothing
+        batch, chunk = standing
+        if batch.state is not BatchState.open:
+            await _note(change, batch, chunk, person, "withdrawn", None)
+            return Withdrawal.noted
+        gone = await batches.withdraw_flag(change, batch.id, turn, person, person, emoji=emoji)
+        return Withdrawal.withdrawn if gone else Withdrawal.nothing
+
+
+async def _standing(change: Change, place: Place, turn: str, person: str) -> tuple[Batch, Chunk] | None:
+    """Where this person's flag on this turn stands. What was discarded counts for nothing."""
+    for batch, chunk in await batches.of_turn(change.db, change.substrate, place, turn):
+        raised = any(flag.person == person and flag.withdrawn_at is None for flag in chunk.flags)
+        if raised and batch.state is not BatchState.discarded:
+            return batch, chunk
+    return None
+
+
+async def _note(  # noqa: PLR0917 - as above
+    change: Change, batch: Batch, chunk: Chunk, person: str, said: str, reason: str | None
+) -> None:
+    """Once, however often it is said; and nothing when it says no more than the flag itself."""
+    detail = {"chunk": chunk.id, "turn": chunk.turn, "person": person, "said": said, "reason": reason}
+    past = [fact for fact in await facts.about(change.db, Noun.batch, batch.id) if fact.what == NOTED]
+    theirs = [fact.detail for fact in past if (fact.detail["chunk"], fact.detail["person"]) == (chunk.id, person)]
+    flag = next(flag for flag in chunk.flags if flag.person == person)
+    latest = theirs[-1] if theirs else detail | {"said": "flagged", "reason": flag.reason}
+    if (said, reason or latest["reason"]) != (latest["said"], latest["reason"]):
+        await change.record(person, Noun.batch, batch.id, NOTED, **detail)
+
+
+async def _check_rate(change: Change, person: str, per_hour: int) -> None:
+    if await batches.flags_since(change.db, person, change.now - HOUR) >= per_hour:
+        raise Refused(f"You have raised {per_hour} flags within an hour, which is the limit; try again later.")
 
 
 def _fitting(transcript: Transcript) -> Transcript:

@@ -25,7 +25,7 @@ async def seal(store: Store, batch_id: str, who: str) -> Batch:
 
 async def seal_if_full(change: Change, batch: Batch, count: int) -> Batch:
     """In the transaction that added to it."""
-    if len(await batches.chunks(change.db, batch.id)) < count:
+    if await batches.count(change.db, batch.id) < count:
         return batch
     return await batches.move(change, batch.id, BatchState.sealed, "count")
 

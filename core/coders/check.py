@@ -1,7 +1,7 @@
 """`moss coder check`: a coder in every role, on a tiny agent, without a run."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from core.coders import sample
 from core.coders.ask import ask
 from core.coders.catalogue import Coders
 from core.coders.coder import Brief
-from core.folders import clear
+from core.folders import clear, lay
 from core.model.errors import CoderFailed, Misconduct, MossError
 from core.model.replies import Evaluation, Reply, Role
 from core.model.run import Spend
@@ -87,12 +87,3 @@ async def prepare(where: Path) -> tuple[Clone, str, Change]:
     mended = where / "mended"
     await asyncio.to_thread(lay, mended, sample.MENDED)
     return clone, base, await clone.snapshot(mended, base)
-
-
-def lay(directory: Path, files: Mapping[str, str]) -> None:
-    """A fresh directory that holds these files."""
-    clear(directory)
-    for name, text in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")

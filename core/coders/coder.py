@@ -18,7 +18,8 @@ class Brief:
 
     role: Role
     tag: str
-    """`<run>/<step name>`; unique, and in the environment of every process of the coder."""
+    """`<run>/<step name>`, and `<run>/<question>` for the judge of a reply; in the environment of every process of the
+    coder, and of nothing else that runs meanwhile."""
     prompt: str
     checkout: Path
     """The working directory: the code at the commit under work, with a throw-away git directory."""

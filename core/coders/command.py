@@ -16,6 +16,7 @@ from core.coders.reply import NotAReply, last_object
 from core.model.errors import Misconduct, Unavailable
 from core.model.replies import schema
 from core.model.run import Spend
+from core.redact import without_values
 
 
 class Variable(StrEnum):
@@ -49,7 +50,11 @@ class CommandCoder:
 
     async def ping(self) -> str:
         self._passed_on()
-        return f"{self.name}: {self._program()}"
+        program = self._program()
+        if script := missing_script(self.argv):
+            what = f"`{script}`, which `{self.argv[0]}` is to run, is not there"
+            raise Unavailable(f"{what}; correct `argv` of the coder.")
+        return f"{self.name}: {program}"
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
         try:
@@ -69,7 +74,8 @@ class CommandCoder:
         except Unavailable as missing:
             raise failed(self, brief, missing.sentence) from None
         spend = Spend(seconds=done.seconds)
-        text, complaint = (_masked(said.decode("utf-8", "replace"), secrets) for said in (done.stdout, done.stderr))
+        printed = (done.stdout, done.stderr)
+        text, complaint = (without_values(said.decode("utf-8", "replace"), secrets) for said in printed)
         if secrets:
             await asyncio.to_thread(_rewrite, brief.artefacts, {STDOUT: text, STDERR: complaint})
         if done.left_behind:
@@ -134,12 +140,10 @@ class CommandCoder:
         return Spend(money_usd=report.money_usd, tokens=report.tokens)
 
 
-def _masked(text: str, secrets: dict[str, str]) -> str:
-    """Programs print their keys when something is wrong with them; what they print is kept and shown."""
-    for name, value in secrets.items():
-        if len(value) >= 6:
-            text = text.replace(value, f"[{name}]")
-    return text
+def missing_script(argv: tuple[str, ...]) -> str | None:
+    """What an interpreter is to run, when it is named by its path and not there. Later words may be anything."""
+    script = next((word for word in argv[1:] if not word.startswith("-")), "")
+    return script if script.startswith("/") and not Path(script).exists() else None
 
 
 def _rewrite(artefacts: Path, texts: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from core.model.mistakes import in_words
 from core.model.replies import REPLIES, Reply, Role
 
 LOOKED_AT = 2_000_000
@@ -63,8 +64,8 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _in_words(invalid: ValidationError) -> str:
-    errors = invalid.errors(include_url=False, include_context=False)
-    said = [f"`{'.'.join(map(str, error['loc'])) or 'the object'}`: {error['msg']}" for error in errors[:8]]
+    errors = invalid.errors(include_url=False)
+    said = [f"`{'.'.join(map(str, error['loc'])) or 'the object'}`: {in_words(error)}" for error in errors[:8]]
     more = [f"and {len(errors) - 8} more"] if len(errors) > 8 else []
     return "; ".join([*said, *more])
 

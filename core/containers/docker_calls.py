@@ -8,12 +8,13 @@ import struct
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from core.containers import docker_plan as plan
 from core.containers import inside
+from core.containers.docker_engine import if_there
 from core.containers.docker_plan import Json
 from core.containers.host import Output, label
 from core.model import errors
@@ -21,12 +22,15 @@ from core.model import errors
 _TAIL_LINES = 15
 _CHUNK_BYTES = 65_536
 _FRAME = struct.Struct(">BxxxL")
+_KILLED = 137
 _KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then kill -9 "${p#/proc/}"; fi; done'
 
 
-def build(api: Any, order: Json, log: Path | None) -> str:
-    """The image's digest; what the builder says goes to the log as it comes."""
+def build(api: Any, order: Json, log: Path | None, limits: Json | None = None) -> str:
+    """The image's digest; what the builder says goes to the log as it comes. `limits` are parameters of the request,
+    of which docker-py knows only some."""
     image, tail = None, ""
+    api.params = limits or {}
     with log.open("ab", buffering=0) if log else contextlib.nullcontext(io.BytesIO()) as out:
         for said in api.build(**order, rm=True, forcerm=True, pull=False, decode=True, use_config_proxy=False):
             text = said.get("stream") or said.get("error") or said.get("status", "") + "\n"
@@ -34,7 +38,7 @@ def build(api: Any, order: Json, log: Path | None) -> str:
             tail = (tail + text)[-2000:]
             image = (said.get("aux") or {}).get("ID") or image
             if problem := said.get("error"):
-                raise _build_problem(problem, tail)
+                raise _build_problem(problem, tail, (said.get("errorDetail") or {}).get("code"))
     if image is None:
         raise errors.Unavailable("The engine broke off the build without a word; see that it runs, and try again.")
     return str(image)
@@ -47,23 +51,60 @@ def _write(out: IO[bytes], text: str) -> None:
         raise errors.Unavailable(f"The build's log cannot be written: {problem.strerror}; free space.") from problem
 
 
-def _build_problem(problem: str, tail: str) -> errors.MossError:
+def _build_problem(problem: str, tail: str, exit_code: int | None) -> errors.MossError:
     if "no space left on device" in problem:
         return errors.Unavailable("The build filled the engine's disk; free space, such as by `docker image prune`.")
-    advice = "use what the classic builder knows" if "BuildKit" in problem else "correct it"
+    what, advice = "a step failed", "correct it"
+    if "BuildKit" in problem:
+        advice = "use what the classic builder knows"
+    elif exit_code == _KILLED:
+        what, advice = "a step was killed", "let it need less memory, or raise `build.memory_mb`"
     lines = "\n".join(tail.strip().splitlines()[-_TAIL_LINES:])
-    return errors.BuildFailed(f"The image was not built, because a step failed; {advice}. Its log ends:\n{lines}")
+    return errors.BuildFailed(f"The image was not built, because {what}; {advice}. Its log ends:\n{lines}")
+
+
+def scratch_volumes(api: Any, image: str, labels: Mapping[str, str], box: str) -> tuple[str, ...]:
+    """The volumes that an image declares, each an empty directory of it: in an isolated box they begin empty, so that
+    files in one would be missing there, which nobody would guess from what comes of it."""
+    declared = plan.declared_volumes(api.inspect_image(image))
+    if not declared:
+        return ()
+    made = api.create_container_from_config(plan.probe(image, labels, box, declared), name=f"{box}-look")["Id"]
+    try:
+        for path in declared:
+            if _holds_files(api, made, path):
+                raise errors.AgentFailed(
+                    f"The image declares the volume `{path}` and holds files in it, which no trial would see; take the "
+                    "VOLUME line out, or declare an empty directory."
+                )
+    finally:
+        api.remove_container(made, v=True)
+    return declared
+
+
+def _holds_files(api: Any, container: str, path: str) -> bool:
+    found = if_there(lambda api: api.get_archive(container, path))(api)
+    if found is None:
+        return False
+    with tarfile.open(fileobj=_Chunks(found[0]), mode="r|") as tar:
+        return any(not member.isdir() for member in tar)
 
 
 def lay_over(api: Any, name: str, found: Json, where: str, tar: IO[bytes]) -> None:
     """Make a created box again, from its image with files laid over it: the engine itself lays none over a read-only
     root. Whatever is left when this ends halfway carries a label by which `remove` finds it."""
-    owner = found["Config"]["Labels"][label.OWNER]
-    helper = {"Image": found["Image"], "Cmd": ["-"], "Labels": {label.OWNER: owner, plan.RELAY_FOR: name}}
-    made = api.create_container_from_config(helper, name=f"{name}-put")["Id"]
+    hidden = plan.scratch_of(found)
+    if any(where == path or where.startswith(f"{path}/") for path in hidden):
+        raise errors.AgentFailed(f"The image works in `{where}`, which begins empty in a box; name another WORKDIR.")
+    labels = {label.OWNER: found["Config"]["Labels"][label.OWNER]}
+    declared = plan.declared_volumes(api.inspect_image(found["Image"]))
+    made = api.create_container_from_config(plan.probe(found["Image"], labels, name, declared), name=f"{name}-put")[
+        "Id"
+    ]
     api.put_archive(made, where, tar)
     overlay = api.commit(made, pause=False, changes=[f'LABEL "{plan.OVERLAY_FOR}"="{name}"'])["Id"]
-    api.remove_container(made)
+    api.remove_container(made, v=True)
+    scratch_volumes(api, overlay, labels, name)  # what was laid must be seen
     api.remove_container(name, v=True)
     api.create_container_from_config(plan.laid_over(found, overlay), name=name)
 

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -48,13 +49,29 @@ class DockerHost:
         self._relays = Relays(self._engine, data.resolve(), owner, relay_base)
         self._outside: bool | None = None
         self._built = data.resolve() / "built"
+        self._volumes: dict[str, tuple[str, ...]] = {}
 
     async def ping(self) -> str:
         about = await self._engine.do("Moss", lambda api: api.version(api_version=False))
         return f"Docker Engine {about['Version']} (API {about['ApiVersion']}) answers at {self._engine.url}."
 
+    async def clock(self) -> datetime:
+        """What time it is for the engine."""
+        said = await self._engine.do("The engine's clock", lambda api: str(api.info()["SystemTime"]))
+        return datetime.fromisoformat(said)
+
     async def data_path_problem(self) -> str | None:
         return await self._relays.data_path_problem()
+
+    async def has_relay(self) -> bool:
+        """Whether the image of relays is there, made by this Moss or by another one."""
+        return await self._relays.has_image()
+
+    async def remove_volume(self, name: str) -> None:
+        await self._engine.do(f"The volume `{name}`", if_there(lambda api: api.remove_volume(name)))
+
+    async def pack_up(self) -> None:
+        await self._relays.remove_image()
 
     async def close(self) -> None:
         await self._engine.close()
@@ -86,9 +103,10 @@ class DockerHost:
             "network_mode": None if recipe.network else "none",
             "timeout": recipe.timeout_s,
         }
+        limits = plan.build_limits(recipe.memory_mb, recipe.cpus)
         try:
             async with asyncio.timeout(recipe.timeout_s):
-                image = await self._engine.follow("The build", lambda api: calls.build(api, order, recipe.log))
+                image = await self._engine.follow("The build", lambda api: calls.build(api, order, recipe.log, limits))
         except errors.BadInput as problem:  # the Dockerfile is not one
             raise errors.BuildFailed(problem.sentence) from problem
         except TimeoutError:
@@ -146,13 +164,24 @@ class DockerHost:
 
     async def create(self, spec: BoxSpec) -> None:
         inside.check_name(spec.name)
+        plan.check_digest(spec.image)
         there = await self._inspect(spec.name)
         if there and (there["Config"].get("Labels") or {}).get(label.OWNER) != self._owner:
             raise errors.Refused(f"A container named `{spec.name}` is there and is not ours; rename or remove it.")
         await self.remove(spec.name)
+        declared = await self._declared(spec) if spec.isolated else ()
         relay = await self._relays.create(spec) if spec.isolated else None
-        order = plan.box(spec, self._owner, relay)
+        order = plan.box(spec, self._owner, relay, declared)
         await self._about(spec.name, lambda api: api.create_container_from_config(order, name=spec.name))
+
+    async def _declared(self, spec: BoxSpec) -> tuple[str, ...]:
+        """The volumes that an image declares, looked up once: a digest never changes what it stands for."""
+        if spec.image not in self._volumes:
+            labels = {**spec.labels, label.OWNER: self._owner}
+            self._volumes[spec.image] = await self._about(
+                spec.name, lambda api: calls.scratch_volumes(api, spec.image, labels, spec.name)
+            )
+        return self._volumes[spec.image]
 
     async def put(self, name: str, source: Path) -> None:
         found = await self._must_inspect(name)
@@ -174,11 +203,11 @@ class DockerHost:
 
     async def remove(self, name: str) -> None:
         found = await self._inspect(name)
-        # A scratch volume goes with its box. A nameless volume of somebody else's agent may be its memory.
-        scratch = found is not None and plan.RELAY in (found["Config"].get("Labels") or {})
+        # Nameless volumes go with a box that we made; one of somebody else's agent may be its memory.
+        ours = found is not None and plan.STATE in (found["Config"].get("Labels") or {})
 
         def work(api: Any) -> list[str]:
-            remove(api, name, volumes=scratch)
+            remove(api, name, volumes=ours)
             helpers = api.containers(all=True, filters=self._ours({plan.RELAY_FOR: name}))
             for helper in helpers:
                 remove(api, helper["Id"], volumes=True)
@@ -205,6 +234,15 @@ class DockerHost:
 
         found = [one for one in await self._engine.do("The list of boxes", work) if one]
         return plan.boxes_among(found, labels)
+
+    async def running(self) -> list[tuple[str, str, Mapping[str, str]]]:
+        """Whatever runs on this engine, whoever started it: name, image as it was named, labels."""
+
+        def work(api: Any) -> list[tuple[str, str, Mapping[str, str]]]:
+            found = [one for one in api.containers() if one.get("Names")]
+            return [(one["Names"][0].lstrip("/"), one["Image"], one.get("Labels") or {}) for one in found]
+
+        return await self._engine.do("The list of containers", work)
 
     async def portrait(self, name: str) -> Portrait | None:
         found = await self._inspect(name)

@@ -1,15 +1,16 @@
 """What the engine is asked for and how its answers are read: plain values in, plain values out, no engine in sight."""
 
 import hashlib
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.containers import inside
 from core.containers.host import BoxSpec, BoxState, Portrait, Volume, label
-from core.model.errors import BadInput
+from core.model.errors import AgentFailed, BadInput
 
 Json = dict[str, Any]
 
@@ -22,7 +23,15 @@ IMAGE = "moss.image"
 """On a box with files laid over its image: the image that was asked for."""
 OVERLAY_FOR = "moss.overlay-for"
 OURS = frozenset(
-    {RELAY, RELAY_FOR, IMAGE, OVERLAY_FOR, *(value for name, value in vars(label).items() if name.isupper())}
+    {
+        PORT,
+        STATE,
+        RELAY,
+        RELAY_FOR,
+        IMAGE,
+        OVERLAY_FOR,
+        *(value for name, value in vars(label).items() if name.isupper()),
+    }
 )
 """Labels by which we tell what is ours and what it is for."""
 
@@ -53,17 +62,22 @@ def labels_of(spec: BoxSpec, owner: str) -> dict[str, str]:
     return {**spec.labels, **own}
 
 
-def box(spec: BoxSpec, owner: str, relay: str | None) -> Json:
-    """The container of a box. `relay` is the id of the container whose network an isolated one joins."""
-    if not spec.image.startswith("sha256:"):
-        raise BadInput(f"`{spec.image}` is not the digest of an image, and a tag may move; give its `sha256:...`.")
+def check_digest(image: str) -> None:
+    if not image.startswith("sha256:"):
+        raise BadInput(f"`{image}` is not the digest of an image, and a tag may move; give its `sha256:...`.")
+
+
+def box(spec: BoxSpec, owner: str, relay: str | None, declared: Iterable[str] = ()) -> Json:
+    """The container of a box. `relay` is the id of the container whose network an isolated one joins; `declared` are
+    the volumes that its image declares."""
+    check_digest(spec.image)
     told = inside.environment(spec, port=spec.port, state=spec.state_path)
     made: Json = {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in told.items()],
         "Labels": labels_of(spec, owner),
         "User": spec.user or "",
-        "HostConfig": _isolated(spec, relay) if relay else _live(spec),
+        "HostConfig": _isolated(spec, relay, declared) if relay else _live(spec),
     }
     if spec.command:
         made["Cmd"] = list(inside.filled(spec.command, port=spec.port, state=spec.state_path))
@@ -74,31 +88,50 @@ def box(spec: BoxSpec, owner: str, relay: str | None) -> Json:
     return made
 
 
-def _isolated(spec: BoxSpec, relay: str) -> Json:
+def declared_volumes(image: Json) -> tuple[str, ...]:
+    """Where an image asks for volumes. The engine would lay them on its disk, which knows no limit."""
+    names: Iterable[str] = (image.get("Config") or {}).get("Volumes") or ()
+    named = {name: posixpath.normpath(f"/{name.lstrip('/')}") for name in names}
+    for name, path in named.items():
+        if path == "/" or path.split("/")[1] in _SYSTEM:
+            raise AgentFailed(f"The image declares the volume `{name}`, where none can be; take the VOLUME line out.")
+    return tuple(sorted(set(named.values())))
+
+
+_SYSTEM = ("proc", "sys", "dev")
+
+
+def probe(image: str, labels: Mapping[str, str], name: str, declared: Iterable[str]) -> Json:
+    """A container that is never started: to look into an image, or to lay files over it. What its image declares as a
+    volume is a plain directory of it. By its labels the box of this name is found to have left it."""
+    return {
+        "Image": image,
+        "Cmd": ["-"],
+        "Labels": {**labels, RELAY_FOR: name},
+        "HostConfig": {"Tmpfs": dict.fromkeys(declared, "size=1m")},  # mounted at the start, which never comes
+    }
+
+
+def _isolated(spec: BoxSpec, relay: str, declared: Iterable[str]) -> Json:
     limits = spec.limits
+    size = f"size={limits.tmp_mb}m,mode=1777"
+    # Tmpfs as well, but such that the engine can read files from it, and that any user may write to; it disappears
+    # together with the box.
+    scratch = {
+        "NoCopy": True,
+        "DriverConfig": {
+            "Name": "local",
+            "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"nosuid,nodev,{size}"},
+        },
+    }
+    tmp = {} if spec.state_path == "/tmp" else {"/tmp": f"rw,exec,nosuid,nodev,{size}"}
+    paths = sorted({spec.state_path, *declared} - tmp.keys())
     return {
         **_harmless(memory_mb=limits.memory_mb, pids=limits.pids, log_mb=4),
         "NetworkMode": f"container:{relay}",
         "NanoCpus": int(limits.cpus * 1e9),
-        "Tmpfs": {} if spec.state_path == "/tmp" else {"/tmp": f"rw,exec,nosuid,nodev,size={limits.tmp_mb}m,mode=1777"},
-        # A tmpfs as well, but one that the engine can read files from; it disappears together with the box.
-        "Mounts": [
-            {
-                "Type": "volume",
-                "Target": spec.state_path,
-                "VolumeOptions": {
-                    "NoCopy": True,
-                    "DriverConfig": {
-                        "Name": "local",
-                        "Options": {
-                            "type": "tmpfs",
-                            "device": "tmpfs",
-                            "o": f"nosuid,nodev,size={limits.tmp_mb}m,mode=1777",
-                        },
-                    },
-                },
-            }
-        ],
+        "Tmpfs": tmp,
+        "Mounts": [{"Type": "volume", "Target": path, "VolumeOptions": scratch} for path in paths],
     }
 
 
@@ -116,6 +149,12 @@ def _live(spec: BoxSpec) -> Json:
     return config
 
 
+def scratch_of(found: Json) -> set[str]:
+    """The directories of a box that begin empty, whatever its image holds there."""
+    host = found["HostConfig"]
+    return {*(host.get("Tmpfs") or {}), *(mount["Target"] for mount in host.get("Mounts") or ())}
+
+
 def relay(image: str, labels: Mapping[str, str], network: str, sockets: Path, routes: tuple[str, ...]) -> Json:
     return {
         "Image": image,
@@ -128,6 +167,13 @@ def relay(image: str, labels: Mapping[str, str], network: str, sockets: Path, ro
             "Mounts": [{"Type": "bind", "Source": str(sockets), "Target": SOCKETS}],
         },
     }
+
+
+def build_limits(memory_mb: int, cpus: float) -> Json:
+    """Of each step of a build. The engine takes no limit of processes or disk for one."""
+    period_us = 100_000
+    memory = memory_mb << 20
+    return {"memory": memory, "memswap": memory, "cpuperiod": period_us, "cpuquota": int(cpus * period_us)}
 
 
 def inward(port: int | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import httpx
 
-from core.model.substrate import Substrate
+from core.model.substrate import Build, Substrate
 
 
 class label:
@@ -46,6 +46,25 @@ class Recipe:
     labels: Mapping[str, str]
     log: Path
     """Build output is streamed here as it comes."""
+    memory_mb: int = 2048
+    cpus: float = 2.0
+    """Both of each step; a host of processes enforces neither."""
+
+    @classmethod
+    def of(cls, build: Build, source: Path, labels: Mapping[str, str], log: Path) -> "Recipe":
+        """As the substrate's owner wants it built."""
+        return cls(
+            source=source,
+            dockerfile=build.dockerfile,
+            context=build.context,
+            command=build.command,
+            network=build.network,
+            timeout_s=build.timeout_s,
+            labels=labels,
+            log=log,
+            memory_mb=build.memory_mb,
+            cpus=build.cpus,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +202,12 @@ class Host(Protocol):
 
     def door(self, name: str) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """A client whose base URL is the agent's port, over whatever leads there."""
+
+    async def remove_volume(self, name: str) -> None:
+        """With all that an agent remembers. Of a volume that is gone it is fine, of one in use it is refused."""
+
+    async def pack_up(self) -> None:
+        """Remove what serves all boxes, such as the image of a relay, unless somebody uses it: it is made again."""
 
     async def close(self) -> None: ...
 

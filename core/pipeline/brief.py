@@ -10,7 +10,7 @@ from core.model.keypoints import Keypoint, Matrix, Task, TaskKind
 from core.model.replies import REPLIES, Role
 from core.model.run import Run, Scored, Stage, Step
 from core.model.substrate import Substrate
-from core.pipeline.history import History, last, prepared, setbacks, tries
+from core.pipeline.history import History, last, predictions, prepared, setbacks, tries
 
 MAY_WRITE = frozenset({Role.implement})
 
@@ -37,11 +37,12 @@ def brief_file(
     keypoints: Sequence[Standing],
     files: Mapping[str, str],
 ) -> BriefFile:
+    blind = role is Role.evaluate  # a judge that knows whose reply it reads may be kind to it
     return BriefFile(
         run=run.id,
         role=role,
-        iteration=step.iteration,
-        round=step.round,
+        iteration=0 if blind else step.iteration,
+        round=0 if blind else step.round,
         substrate=substrate.name,
         base_commit=prepared(history).base_commit,
         failure_kinds=tuple(sorted({kind for task in tasks if task.kind is TaskKind.batch for kind in task.kinds})),
@@ -50,7 +51,8 @@ def brief_file(
         protected=substrate.protected(),
         max_files=substrate.scope.max_files,
         max_lines=substrate.scope.max_lines,
-        setbacks=tuple(Setback(where=where, why=why) for where, why in setbacks(history)),
+        setbacks=() if blind else tuple(Setback(where=where, why=why) for where, why in setbacks(history)),
+        predictions=() if blind else tuple(predictions(history)),
         files=tuple(sorted(name for name in files if name != BRIEF)),
     )
 

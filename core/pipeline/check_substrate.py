@@ -132,9 +132,9 @@ def _files(source: Path) -> list[str]:
 
 async def _image(checking: Checking, commit: str, tasks: Sequence[Task]) -> None:
     bench, substrate, tell = checking.bench, checking.substrate, checking.tell
-    began = time.monotonic()
+    began, log = time.monotonic(), bench.scratch.with_name("build.log")
     try:
-        image = await make_image(bench, checking.clone, commit, bench.scratch.with_name("build.log"))
+        image = await make_image(bench, checking.clone, commit, log)
     except MossError as problem:
         tell(_failed("build", problem))
         return
@@ -146,13 +146,21 @@ async def _image(checking: Checking, commit: str, tasks: Sequence[Task]) -> None
         )
         for name, given, part in parts:
             if given is None:
-                tell(_warning(name, f"There is no `{name}`, so that only replays judge a change."))
+                tell(_judged_without(name, substrate))
             else:
                 alone = replace(bench, substrate=part)
-                tell(await _asked(name, _passed(check_image(alone, checking.clone, image, commit))))
+                tell(await _asked(name, _passed(check_image(alone, checking.clone, image, commit, log))))
         await _on_trial(checking, image, tasks)
     finally:
         await asyncio.shield(bench.host.remove_image(image))
+
+
+def _judged_without(name: str, substrate: Substrate) -> Finding:
+    """Tests say more than a smoke test does, so that nobody misses it beside them."""
+    if substrate.tests:
+        return _ok(name, f"There is no `{name}`; the tests and the replays judge a change.")
+    judges = "the smoke test and replays judge" if substrate.smoke else "replays judge"
+    return _warning(name, f"There is no `{name}`, so that only {judges} a change; give one.")
 
 
 async def _on_trial(checking: Checking, image: str, tasks: Sequence[Task]) -> None:

@@ -1,9 +1,10 @@
 """The verb: a sealed batch becomes a candidate. Each durable job takes one step and asks for the next."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -48,7 +49,7 @@ from core.model.value import new_id
 from core.pipeline import history as past
 from core.pipeline.depth import TIERS
 from core.pipeline.next_step import Terms, next_step
-from core.pipeline.prepare import TASKS_FILE, prepare
+from core.pipeline.prepare import TASKS_FILE, prepare, starting_point
 from core.pipeline.scene import Scene, Tasks
 from core.pipeline.stages import STAGES
 from core.repository import Clone
@@ -58,6 +59,8 @@ from core.store.store import Store
 _log = structlog.get_logger(__name__)
 
 JOB = "run"
+CHECK_S = 20.0
+"""How long somebody who asks for a run is kept waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Evolution:
     submit: Callable[[str, str, int], Awaitable[None]]
     person: Callable[[str], str]
     """Who is behind a name: the same people flag in chat and approve elsewhere."""
+    _clones: dict[tuple[str, str], Clone] = field(default_factory=dict, repr=False)
+    """Those that were looked at since Moss started, by substrate and address."""
 
     async def perform(self, run_id: str, n: int) -> None:
         """Take step n and ask for the next one. A repeated job finds what was done and goes on from there."""
@@ -176,6 +181,9 @@ class Evolution:
         branch = f"moss/{scene.run.id}"
         await scene.clone.set_branch(branch, candidate.commit)
         sentence = f"Iteration {candidate.iteration} is offered" + (" as a partial gain." if candidate.partial else ".")
+        fixed = past.prepared(scene.history)
+        if fixed.undeployed_count:
+            sentence += f" With it goes what the owner has not deployed: {_commits(fixed.undeployed_count)}."
         if scene.substrate.publish:
             sentence += await self._publish(scene, branch)
         now = self.clock()
@@ -188,7 +196,16 @@ class Evolution:
             done = Done(n=scene.n, step=scene.step, result=result, started_at=now, ended_at=now)
             await runs.append(change, scene.run.id, done)
             await runs.move(change, scene.run.id, RunState.awaiting_consent, "moss", sentence)
-            await notices.add(change, "evolution-converged", scene.run.id, sentence, partial=candidate.partial)
+            undeployed = [commit.model_dump() for commit in fixed.undeployed]
+            await notices.add(
+                change,
+                "evolution-converged",
+                scene.run.id,
+                sentence,
+                partial=candidate.partial,
+                undeployed=undeployed,
+                undeployed_count=fixed.undeployed_count,
+            )
         await self.clear_away(scene.run.id)
 
     async def _publish(self, scene: Scene, branch: str) -> str:
@@ -205,9 +222,21 @@ class Evolution:
             await notices.add(change, "evolution-failed", run.id, outcome.sentence)
         await self.clear_away(run.id)
 
+    async def check(self, substrate: Substrate) -> None:
+        """Raises Refused for what would end a run at its first step. A repository that takes too long is the run's to
+        wait for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_S):
+                await starting_point(self.store, self.host, await self.clone(substrate), substrate)
+
     async def clone(self, substrate: Substrate) -> Clone:
         """One clone per substrate, owned by Moss; no coder ever sees its git directory."""
-        return await Clone.of(substrate.repository, self.data / "repos" / f"{substrate.name}.git")
+        which = (substrate.name, substrate.repository)
+        known = self._clones.get(which)
+        if known is None or not known.git_dir.exists():
+            known = await Clone.of(substrate.repository, self.data / "repos" / f"{substrate.name}.git")
+            self._clones[which] = known
+        return known
 
     def work(self, run_id: str) -> Path:
         return self.data / "work" / run_id
@@ -231,20 +260,26 @@ class Evolution:
                 await self.clear_away(left.name)
 
 
-async def evolve(store: Store, batch_id: str, dial: Dial, budget: Budget, starter: str) -> Run:
-    """Queue a run; an open batch is sealed by it. The outbox row that starts it is written in the same transaction."""
+async def evolve(  # noqa: PLR0917 - what is run, how far, at what cost, for whom
+    store: Store, batch_id: str, dial: Dial, budget: Budget, starter: str, id: str | None = None
+) -> Run:
+    """Queue a run; an open batch is sealed by it. The outbox row that starts it is written in the same transaction.
+
+    Whoever may ask twice, as after a crash, gives the id of the run: the second time finds it."""
     async with store.reading() as db:
         batch = await batches.get(db, batch_id)
     async with store.changing(batch.substrate) as change:
+        if id is not None and (begun := await runs.find(change.db, id)):
+            return begun
         batch = await batches.get(change.db, batch_id)
         latest = await runs.latest_of(change.db, batch_id)
         if latest and latest.state is RunState.awaiting_consent:
             raise Refused(f"Run {latest.id} of this batch waits for approval; approve or decline it first.")
         if not await batches.chunks(change.db, batch_id):
-            raise Refused(f"Batch {batch_id} holds no flagged turn, so there is nothing to learn from.")
+            raise Refused(f"Batch {batch_id} holds no flagged turn and so teaches nothing; flag a reply first.")
         if batch.state is BatchState.open:
             await batches.move(change, batch_id, BatchState.sealed, starter)
-        return await runs.queue(change, batch_id, dial, budget, starter)
+        return await runs.queue(change, batch_id, dial, budget, starter, id)
 
 
 async def stop(store: Store, run_id: str, who: str) -> Run:
@@ -259,15 +294,21 @@ async def stop(store: Store, run_id: str, who: str) -> Run:
     return stopped
 
 
-async def restart(store: Store, run_id: str, who: str) -> Run:
-    """Archive a run that ended without a candidate, and start anew on the same batch."""
+async def restart(store: Store, run_id: str, who: str, id: str | None = None) -> Run:
+    """Archive a run that ended without a candidate, and start anew on the same batch. The id is as in `evolve`."""
     async with store.reading() as db:
+        if id is not None and (begun := await runs.find(db, id)):
+            return begun
         run = await runs.get(db, run_id)
     if run.state not in RESTARTABLE:
         raise IllegalMove(f"Run {run_id} is {run.state}; only a run that is {_or(RESTARTABLE)} can be restarted.")
     async with store.changing(run.substrate) as change:
         await runs.archive(change, run_id, who)
-        return await runs.queue(change, run.batch, run.dial, run.budget, who)
+        return await runs.queue(change, run.batch, run.dial, run.budget, who, id)
+
+
+def _commits(count: int) -> str:
+    return "1 commit" if count == 1 else f"{count} commits"
 
 
 def _or(states: tuple[RunState, ...]) -> str:

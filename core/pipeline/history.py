@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import TypeVar
 
-from core.model.keypoints import Matrix, TaskKind
+from core.model.keypoints import Matrix, Prediction, TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Built,
@@ -43,7 +41,12 @@ def last(history: History, kind: type[R], stage: Stage | None = None, iteration:
 
 
 def spent(history: History) -> Spend:
-    return reduce(add, (done.spend for done in history), Spend())
+    costs = [done.spend for done in history]
+    return Spend(
+        money_usd=sum(cost.money_usd for cost in costs),
+        tokens=sum(cost.tokens for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+    )
 
 
 def prepared(history: History) -> Prepared:
@@ -92,6 +95,11 @@ def tries(history: History) -> list[Try]:
     return found
 
 
+def predictions(history: History) -> list[Prediction]:
+    """What came of each plan's prediction, oldest first."""
+    return [done.result.prediction for done in history if isinstance(done.result, Scored) and done.result.prediction]
+
+
 def best(history: History) -> Try | None:
     """The candidate to offer: the highest total of those that may be offered, the earliest among equals. One that was
     never judged is none of them: it may be the judge that broke."""
@@ -130,15 +138,16 @@ def work(history: History, iteration: int) -> Work:
 
 def setbacks(history: History) -> list[tuple[str, str]]:
     """Why rounds and iterations so far were not good enough: (where, why), oldest first. Told to every later coder."""
+    against = {found.iteration: found.against for found in tries(history)}
     found = []
     for done in history:
-        reason = _setback(history, done)
+        reason = _setback(done, against.get(done.step.iteration, ()))
         if reason:
             found.append((done.step.name, reason))
     return found
 
 
-def _setback(history: History, done: Done) -> str | None:
+def _setback(done: Done, against: tuple[str, ...]) -> str | None:
     match done.result:
         case Failed() if done.step.stage in (Stage.baseline, Stage.control, Stage.evaluate):
             return None  # about the tools that measure; it may name a held-back task
@@ -149,7 +158,6 @@ def _setback(history: History, done: Done) -> str | None:
         case CodeReviewed(verdict=CodeVerdict.reject, remarks=remarks):
             return f"{CodeVerdict.reject}: {remarks}"
         case Judged(verdict=verdict, reason=reason):
-            against = next((t.against for t in tries(history) if t.iteration == done.step.iteration), ())
             if against:
                 claim = (
                     f"{verdict} was claimed, but this candidate cannot be offered"

@@ -3,70 +3,53 @@
 import asyncio
 from pathlib import Path
 
-from core.containers.host import BoxSpec, Host, Recipe, label
+from core.containers.commit import image_of
+from core.containers.host import BoxSpec, Host
 from core.folders import lay
 from core.model.errors import AgentFailed, BuildFailed, NotFound
 from core.pipeline.trial import Bench
+from core.redact import Redactor
 from core.repository import Clone
 
 SMOKE_TIMEOUT_S = 120.0
-SHOWN_BYTES = 2000
+SHOWN_CHARS = 2000
 
 
 async def make_image(bench: Bench, clone: Clone, commit: str, log: Path) -> str:
-    build = bench.substrate.build
-    labels = {
-        **bench.labels,
-        label.SUBSTRATE: bench.substrate.name,
-        label.PURPOSE: "candidate",
-        label.COMMIT: commit,
-        label.TREE: await clone.tree_of(commit),
-    }
     lay(bench.scratch, {})
-    source = bench.scratch / "source"
-    await clone.export(commit, source)
-    return await bench.host.build(
-        Recipe(
-            source=source,
-            dockerfile=build.dockerfile,
-            context=build.context,
-            command=build.command,
-            network=build.network,
-            timeout_s=build.timeout_s,
-            labels=labels,
-            log=log,
-        )
-    )
+    return await image_of(bench.host, clone, bench.substrate, commit, bench.labels, work=bench.scratch, log=log)
 
 
-async def check_image(bench: Bench, clone: Clone, image: str, base_commit: str) -> str:
-    """Raises BuildFailed when the smoke test or the base commit's tests fail; returns what they printed."""
-    smoke, tests, said = bench.substrate.smoke, bench.substrate.tests, ""
+async def check_image(bench: Bench, clone: Clone, image: str, base_commit: str, log: Path) -> None:
+    """Raises BuildFailed when the smoke test or the base commit's tests fail. What they print goes to the log."""
+    smoke, tests = bench.substrate.smoke, bench.substrate.tests
     if smoke:
         box = bench.box("smoke", image, "check", smoke)
-        said += await _must_pass(bench.host, box, f"smoke test `{' '.join(smoke)}`", SMOKE_TIMEOUT_S)
+        await _must_pass(bench.host, box, f"smoke test `{' '.join(smoke)}`", SMOKE_TIMEOUT_S, log)
     if tests:
         box = bench.box("tests", image, "check", tests.command)
         what = f"base commit's test suite `{' '.join(tests.command)}`"
         lay(bench.scratch, {})
         await clone.put_tests(base_commit, tests.paths, bench.scratch)
-        said += await _must_pass(bench.host, box, what, tests.timeout_s, bench.scratch)
-    return said
+        await _must_pass(bench.host, box, what, tests.timeout_s, log, bench.scratch)
 
 
-async def _must_pass(host: Host, box: BoxSpec, what: str, timeout_s: float, laid: Path | None = None) -> str:
+async def _must_pass(  # noqa: PLR0917
+    host: Host, box: BoxSpec, what: str, timeout_s: float, log: Path, laid: Path | None = None
+) -> None:
     try:
         await host.create(box)
         if laid:
             await host.put(box.name, laid)
         await host.start(box.name)
         code = await host.wait(box.name, timeout_s)
-        said = await host.logs(box.name)
+        said = Redactor().text(await host.logs(box.name))
     except (AgentFailed, NotFound) as failed:
         raise BuildFailed(f"The {what} could not be run: {failed.sentence}") from failed
     finally:
         await asyncio.shield(host.remove(box.name))
-    if code == 0:
-        return f"The {what} passed.\n{said}\n"
     end = f"ended with exit code {code}" if code is not None else f"did not end within {timeout_s:.0f} s"
-    raise BuildFailed(f"The {what} {end}. Its last words: {said[-SHOWN_BYTES:].strip()}")
+    with log.open("a", encoding="utf-8", errors="replace") as file:
+        file.write(f"The {what} {'passed' if code == 0 else end}.\n{said}\n")
+    if code != 0:
+        raise BuildFailed(f"The {what} {end}. Its last words: {said[-SHOWN_CHARS:].strip()}")

@@ -1,47 +1,69 @@
 """Before the first iteration: from which commit, against which image, and with which tasks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from core.containers.host import untrusted
+from core.containers.host import Host, untrusted
 from core.model.errors import Refused
 from core.model.evidence import Chunk, FailureKind
 from core.model.keypoints import Row, Task, TaskKind
-from core.model.run import Prepared, RunState
+from core.model.run import Prepared, RunState, Undeployed
 from core.model.substrate import Substrate
 from core.model.swap import Version
 from core.pipeline.scene import Scene, Tasks
 from core.pipeline.tasks import load_tasks
+from core.redact import Redactor
 from core.repository import Clone
 from core.store import batches, runs, swaps
 from core.store.store import Store
 
 TASKS_FILE = "tasks.json"
+NAMED_COMMITS = 20
+SUBJECT_CHARS = 100
 
 
 async def prepare(store: Store, scene: Scene) -> Prepared:
     substrate, run = scene.substrate, scene.run
-    if problem := untrusted(scene.host, substrate):
-        raise Refused(problem)
+    live, base = await starting_point(store, scene.host, scene.clone, substrate)
     async with store.reading() as db:
-        live = await swaps.live_version(db, substrate.name)
         chunks = await batches.chunks(db, run.batch)
-    if live is None:
-        raise Refused(f"Nothing of {substrate.name} is live yet, so there is nothing to improve; run `moss adopt`.")
-    if not await scene.host.has_image(live.image):
-        raise Refused(f"The live image {live.image} is gone from the host, so nothing can be compared; adopt again.")
-    base = await base_commit(scene.clone, substrate, live)
     own = [task_of(chunk) for chunk in chunks]
     given = load_tasks([Path(file) for file in substrate.tasks], graded=substrate.grader is not None)
     earlier, accepted = await corpus(store, substrate.name, without=run.batch)
     tasks = Tasks(tasks=(*own, *given, *earlier), accepted=accepted)
     scene.keep(TASKS_FILE, tasks.to_json())
+    undeployed = [] if base == live.commit else await scene.clone.commits_between(live.commit, base)
     return Prepared(
         base_commit=base,
         live_image=live.image,
         tasks=tasks.digest(),
         substrate=substrate.digest(),
         siblings=siblings(own, given),
+        undeployed=await _named(scene.clone, undeployed[::-1][:NAMED_COMMITS], Redactor(run.id)),
+        undeployed_count=len(undeployed),
     )
+
+
+async def _named(clone: Clone, commits: Sequence[str], words: Redactor) -> tuple[Undeployed, ...]:
+    subjects = [words.text(" ".join(subject.split())) for subject in await clone.subjects(commits)]
+    return tuple(
+        Undeployed(commit=commit, subject=subject[:SUBJECT_CHARS])
+        for commit, subject in zip(commits, subjects, strict=True)
+    )
+
+
+async def starting_point(store: Store, host: Host, clone: Clone, substrate: Substrate) -> tuple[Version, str]:
+    """What is live, and the commit from which a run starts. Raises Refused when there is nothing to start from; who
+    asks for a run hears so before its batch is sealed."""
+    if problem := untrusted(host, substrate):
+        raise Refused(problem)
+    async with store.reading() as db:
+        live = await swaps.live_version(db, substrate.name)
+    if live is None:
+        raise Refused(f"Nothing of {substrate.name} is live yet, so there is nothing to improve; run `moss adopt`.")
+    if not await host.has_image(live.image):
+        raise Refused(f"The live image {live.image} is gone from the host, so nothing can be compared; adopt again.")
+    return live, await base_commit(clone, substrate, live)
 
 
 async def base_commit(clone: Clone, substrate: Substrate, live: Version) -> str:

@@ -25,6 +25,7 @@ from core.repository import Clone
 
 R = TypeVar("R", bound=Reply)
 
+BUILD_LOG, CHECKS_LOG = "build.log", "checks.log"
 LOG_BYTES = 60_000
 
 
@@ -115,7 +116,7 @@ class Scene:
         lay(evidence, {**files, BRIEF: brief.model_dump_json(indent=1)})
         told = Brief(
             role=role,
-            tag=f"{self.tag}/{part}" if part else self.tag,
+            tag=self._tag(role, part),
             prompt=prompt(role, self.substrate.name, str(evidence)),
             checkout=self.checkout,
             evidence=evidence,
@@ -131,6 +132,11 @@ class Scene:
         self.spend = self.spend + spend
         assert isinstance(reply, kind)
         return reply
+
+    def _tag(self, role: Role, part: str) -> str:
+        """The coder can read it. It tells the judge of a reply nothing about the step, and so not whose reply it is."""
+        where = self.run.id if role is Role.evaluate else self.tag
+        return f"{where}/{part}" if part else where
 
     def visible_tasks(self) -> dict[str, str]:
         """The files of all tasks that a coder may see."""
@@ -150,13 +156,12 @@ class Scene:
         return files
 
     def _failed_build(self, role: Role) -> dict[str, str]:
-        """The log of the latest build that failed, for whoever must do better."""
+        """What the latest build that failed said, tests included, for whoever must do better."""
         if role not in (Role.locate, Role.plan, Role.implement):
             return {}
         for done in reversed(self.history):
             if done.step.stage is Stage.build and isinstance(done.result, Failed):
-                log = self.runs / done.step.name / "build.log"
-                if log.exists():
-                    text = log.read_bytes()[-LOG_BYTES:].decode("utf-8", "replace")
-                    return {LOG: Redactor().text(text)}
+                logs = [self.runs / done.step.name / name for name in (BUILD_LOG, CHECKS_LOG)]
+                text = b"".join(log.read_bytes()[-LOG_BYTES:] for log in logs if log.exists())
+                return {LOG: Redactor().text(text[-LOG_BYTES:].decode("utf-8", "replace"))} if text else {}
         return {}

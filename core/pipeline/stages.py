@@ -30,13 +30,13 @@ from core.model.run import (
     Scored,
     Stage,
 )
-from core.model.transcript import Transcript
+from core.model.transcript import Message, Transcript
 from core.pipeline import history as past
-from core.pipeline import scoring
+from core.pipeline import prediction, scoring
 from core.pipeline.brief import to_score
 from core.pipeline.depth import TIERS
 from core.pipeline.make import check_image, make_image
-from core.pipeline.scene import Scene
+from core.pipeline.scene import BUILD_LOG, CHECKS_LOG, Scene
 from core.pipeline.trial import Trial, replay_all
 from core.redact import Redactor
 from core.repository import check_scope
@@ -47,9 +47,9 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 async def baseline(scene: Scene) -> Result:
     """Score the recordings once and lock the keypoints."""
-    await scene.clone.checkout(scene.base_commit, scene.checkout)
-    locked = await scoring.baseline(_scorer(scene), scene.tasks.tasks, scene.tasks.accepted)
-    scene.keep(MATRIX, locked.model_dump_json(indent=1))
+    scorer = _scorer(scene)
+    locked = await scoring.baseline(scorer, scene.tasks.tasks, scene.tasks.accepted)
+    _keep_scores(scene, locked, scorer)
     return Scored(matrix=locked)
 
 
@@ -107,15 +107,19 @@ async def code_review(scene: Scene) -> Result:
 async def build(scene: Scene) -> Result:
     commit = scene.so_far.commit
     assert commit is not None, "a build without a commit"
-    image = await make_image(scene.bench, scene.clone, commit, scene.folder / "build.log")
-    scene.keep("checks.log", await check_image(scene.bench, scene.clone, image, scene.base_commit))
+    image = await make_image(scene.bench, scene.clone, commit, scene.folder / BUILD_LOG)
+    await check_image(scene.bench, scene.clone, image, scene.base_commit, scene.folder / CHECKS_LOG)
     return Built(image=image)
 
 
 async def evaluate(scene: Scene) -> Result:
     image = scene.so_far.image
+    plan = scene.so_far.plan
     assert image is not None, "an evaluation without an image"
-    return Scored(matrix=await _measure(scene, image))
+    assert plan is not None, "an evaluation without a plan"
+    matrix = await _measure(scene, image)
+    held = prediction.hold(plan.plan, scene.step.iteration, past.control(scene.history), matrix)
+    return Scored(matrix=matrix, prediction=held)
 
 
 async def verdict(scene: Scene) -> Result:
@@ -153,25 +157,45 @@ async def _measure(scene: Scene, image: str) -> Matrix:
     """Replay all tasks against an image and score every trial on the locked keypoints."""
     trials = await replay_all(scene.bench, image, scene.tasks.tasks, TIERS[scene.run.dial].trials)
     _keep_trials(scene, trials)
-    await scene.clone.checkout(scene.base_commit, scene.checkout)
-    matrix = await scoring.matrix(_scorer(scene), trials, past.baseline(scene.history).keypoints())
-    scene.keep(MATRIX, matrix.model_dump_json(indent=1))
+    scorer = _scorer(scene)
+    matrix = await scoring.matrix(scorer, trials, past.baseline(scene.history).keypoints())
+    _keep_scores(scene, matrix, scorer)
     return matrix
 
 
+def _keep_scores(scene: Scene, matrix: Matrix, scorer: scoring.Scorer) -> None:
+    scene.keep(MATRIX, matrix.model_dump_json(indent=1))
+    if scorer.remarks:
+        scene.keep("scores.log", "".join(f"{remark}\n" for remark in scorer.remarks))
+
+
 def _scorer(scene: Scene) -> scoring.Scorer:
+    laid = False
+
     async def judge(task: Task, transcript: Transcript, keypoints: Sequence[Keypoint]) -> Evaluation:
+        nonlocal laid
         if task.kind is TaskKind.holdout:
             raise Refused(f"Held-back task {task.id} has neither checks nor a grader, and no coder may judge it.")
+        if not laid:  # code that scores needs none
+            await scene.clone.checkout(scene.base_commit, scene.checkout)
+            laid = True
         files = {
             TASK: TaskFile.of(task).model_dump_json(indent=1),
-            TRANSCRIPT: transcript.model_dump_json(indent=1),
+            TRANSCRIPT: _anonymous(transcript).model_dump_json(indent=1),
         }
         part = f"judge-{task.id}-{transcript.digest()[-8:]}"
         asked = to_score(task.id, keypoints)
         return await scene.ask(Evaluation, files, asked, part, None if keypoints else _too_few_or_many)
 
-    return scoring.Scorer(scene.substrate.grader, judge)
+    return scoring.Scorer(scene.substrate.grader, judge, scene.substrate.trials.workers)
+
+
+def _anonymous(transcript: Transcript) -> Transcript:
+    """What was said and done, and nothing of where it was said and by which version."""
+    said = tuple(
+        Message(role=m.role, content=m.content, tool_calls=m.tool_calls, error=m.error) for m in transcript.messages
+    )
+    return Transcript(messages=said)
 
 
 def _too_few_or_many(reply: Reply) -> str | None:

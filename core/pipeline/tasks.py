@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from core import process
 from core.model.errors import BadInput
 from core.model.evidence import Check
 from core.model.keypoints import Keypoint, Level, Task, TaskKind
+from core.model.mistakes import in_words
 from core.model.replies import Evaluation
 from core.model.substrate import Grader
 from core.model.transcript import Transcript
@@ -20,7 +22,12 @@ OWNERS = (TaskKind.golden, TaskKind.safety, TaskKind.holdout)
 _ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHOWN_MISTAKES = 20
 _MATCHED_CHARS = 8192
-"""A pattern is the owner's, what it is matched against is not: a long reply keeps a careless one busy for hours."""
+"""A pattern is the owner's, what it is matched against is not; and what it finds, it finds at the beginning."""
+PATTERN_S = 1.0
+"""Of a processor: what a pattern may take. A sound one takes milliseconds."""
+_PATTERNS_S = 30.0
+"""Of the clock: what all patterns of one reply may take together, the start of their program included."""
+_PATTERNS = Path(__file__).with_name("patterns.py")
 _EVALUATION_LIMIT_BYTES = 1_000_000
 
 
@@ -66,9 +73,9 @@ def _task(line: str, graded: bool) -> tuple[Task | None, str]:
     try:
         task = Task.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        return None, f"{where}: {first['msg']}" if where else first["msg"]
+        return None, f"{where}: {in_words(first)}" if where else in_words(first)
     return task, _problem(task, graded)
 
 
@@ -94,23 +101,43 @@ def _problem(task: Task, graded: bool) -> str:
     return ""
 
 
-def score_checks(checks: Iterable[Check], reply: str) -> list[tuple[Keypoint, Level]]:
-    """Met is strong, not met is missing. A reply that says nothing meets nothing, not even `absent`."""
-    return [
+async def score_checks(checks: Sequence[Check], reply: str) -> tuple[list[tuple[Keypoint, Level]], list[str]]:
+    """Met is strong, not met is missing; and a sentence for each check that could not be decided, which is then not
+    met. A reply that says nothing meets nothing, not even `absent`."""
+    says_something = bool(reply.strip())
+    patterns = {check.id: check.matches for check in checks if check.matches is not None}
+    found = await _search(patterns, reply) if patterns and says_something else {}
+    scores = [
         (
             Keypoint(id=check.id, text=check.text),
-            Level.strong if reply.strip() and _met(check, reply) else Level.missing,
+            Level.strong if says_something and _met(check, reply, found) else Level.missing,
         )
         for check in checks
     ]
+    return scores, [_undecided(check, answer) for check, answer in found.items() if answer not in ("yes", "no")]
 
 
-def _met(check: Check, reply: str) -> bool:
+def _met(check: Check, reply: str, found: dict[str, str]) -> bool:
     if check.contains is not None:
         return check.contains in reply
     if check.absent is not None:
         return check.absent not in reply
-    return re.search(check.matches or "", reply[:_MATCHED_CHARS]) is not None
+    return found[check.id] == "yes"
+
+
+async def _search(patterns: dict[str, str], reply: str) -> dict[str, str]:
+    """All patterns of a reply in one program, which can be ended whatever they do to it: check -> its answer."""
+    asked = {"patterns": list(patterns.values()), "text": reply[:_MATCHED_CHARS], "limit_s": PATTERN_S}
+    argv = (sys.executable, "-I", "-S", str(_PATTERNS))
+    done = await process.run(argv, stdin=json.dumps(asked).encode(), timeout_s=_PATTERNS_S)
+    answers = done.stdout.decode().split()
+    return {check: answers[n] if n < len(answers) else "slow" for n, check in enumerate(patterns)}
+
+
+def _undecided(check: str, answer: str) -> str:
+    if answer == "wrong":
+        return f"Check {check} is not met: its pattern is no regular expression that Python can search for; mend it."
+    return f"Check {check} is not met: its pattern did not come to an end on this reply; make it backtrack less."
 
 
 async def grade(grader: Grader, task: Task, transcript: Transcript, keypoints: Sequence[Keypoint]) -> Evaluation:
@@ -137,9 +164,9 @@ async def grade(grader: Grader, task: Task, transcript: Transcript, keypoints: S
     try:
         evaluation = Evaluation.model_validate_json(done.stdout)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the reply"
-        raise BadInput(f"{name} answered {task.id} wrongly: {where}: {first['msg']}.") from None
+        raise BadInput(f"{name} answered {task.id} wrongly: {where}: {in_words(first)}.") from None
     asked, scored = {keypoint.id for keypoint in keypoints}, {point.id for point in evaluation.keypoints}
     if asked and asked != scored:
         raise BadInput(

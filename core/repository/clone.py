@@ -6,18 +6,21 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from pathspec import GitIgnoreSpec
 
-from core.folders import clear
+from core.folders import clear, to_its_end
 from core.model.errors import BadInput, MossError, NotFound, OutOfScope, Refused, Unavailable
 from core.model.substrate import Scope
 from core.model.value import sha256
@@ -25,6 +28,9 @@ from core.repository import git
 from core.repository.remotes import cannot_push, cannot_reach, location, shown, trusting
 from core.repository.scope import Change, Entry, twins_of
 from core.repository.worktree import WIDEST, Blob, IgnoreRules, Written, written_and_gone
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _OURS = "moss/"
 """Branches below this are ours everywhere, and may be moved with force."""
@@ -39,6 +45,7 @@ _HEX = re.compile(r"[0-9a-f]{4,64}")
 @dataclass(frozen=True, slots=True)
 class Clone:
     git_dir: Path
+    _trees: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     async def of(cls, source: str, git_dir: Path) -> "Clone":
@@ -89,30 +96,51 @@ class Clone:
         said = await git.must(self.git_dir, "rev-list", "--reverse", f"{_hex(old)}..{_hex(new)}", "--")
         return said.text.split()
 
+    async def subjects(self, commits: Sequence[str]) -> list[str]:
+        """The first line of each commit's message."""
+        if not commits:
+            return []
+        words = ("log", "-z", "--no-walk=unsorted", "--no-show-signature", "--format=%s", *map(_hex, commits), "--")
+        return (await git.must(self.git_dir, *words)).text.removesuffix("\0").split("\0")
+
     async def tree_of(self, commit: str) -> str:
+        """Of a tree: itself. A commit never gets another tree, so it is asked once."""
+        if known := self._trees.get(commit):
+            return known
         if found := await self._find(f"{_hex(commit)}^{{tree}}"):
+            self._trees[commit] = found
             return found
         raise NotFound(f"Commit {commit[:12]} is not in the clone; push it to the agent's repository.")
 
     async def export(self, commit: str, target: Path) -> None:
         """The files of a commit and nothing else, in a fresh directory."""
-        await git.to_its_end(clear, target)
-        await self._write(commit, target)
+        await to_its_end(clear, target)
+        await to_its_end(target.mkdir, parents=True)
+        with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:
+            await self._lay(_hex(commit), target, Path(scratch) / "index")
 
     async def put_tests(self, commit: str, globs: Sequence[str], target: Path) -> None:
         """The files of a commit that match, laid into a directory."""
         wanted = GitIgnoreSpec.from_lines(globs)
-        await self._write(commit, target, [path for path in await self._listing(commit) if wanted.match_file(path)])
+        paths = [path for path in await self._listing(commit) if wanted.match_file(path)]
+        await to_its_end(target.mkdir, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:
+            env = {"GIT_INDEX_FILE": f"{scratch}/index"}
+            await git.must(self.git_dir, "read-tree", _hex(commit), env=env)
+            words = ("checkout-index", "--force", "--quiet", "-z", "--stdin")
+            stdin = "".join(f"{path}\0" for path in paths).encode(errors="surrogateescape")
+            await git.must(self.git_dir, *words, work_tree=target, stdin=stdin, env=env)
 
     async def checkout(self, commit_or_tree: str, target: Path) -> None:
         """A fresh work tree for a coder, with a throw-away git directory of one commit. Whatever was there goes."""
-        await self.export(commit_or_tree, target)
-        own = target / ".git"
-        await git.must(own, "init", "--quiet", "--template=", work_tree=target)
-        await git.to_its_end(_attributes, own)
-        await git.must(own, "-c", "core.compression=0", "add", "--all", "--force", work_tree=target)
-        words = ("commit", "--quiet", "--no-verify", "--allow-empty", "-m", "base")
-        await git.must(own, *words, work_tree=target, env=_signature("Moss", "moss@localhost", "@0 +0000"))
+        tree, own = await self.tree_of(commit_or_tree), target / ".git"
+        await to_its_end(clear, target)
+        await to_its_end(_throw_away, own, tree)
+        packed = ("pack-objects", "--quiet", "--threads=1", "--window=0", "--revs", f"{own}/objects/pack/pack")
+        await _both(
+            git.must(self.git_dir, *packed, work_tree=target, stdin=f"{tree}\n".encode()),
+            self._lay(tree, target, own / "index"),
+        )
 
     async def snapshot(self, target: Path, base: str, scope: Scope = WIDEST) -> Change:
         """What stands in a checkout, as a change to its base. The checkout's own git directory is not looked at, and
@@ -124,9 +152,10 @@ class Clone:
 
     async def change(self, old: str, new: str) -> Change:
         """What lies between two commits or trees, with all that `check_scope` asks about."""
-        tree, diff = await self.tree_of(new), await self.diff(old, new)
+        tree = await self.tree_of(new)
         words = ("diff-tree", "-r", "-z", "--no-renames", "--raw", "--no-abbrev", "--numstat", _hex(old), tree)
-        modes, lines = _modes_and_lines((await git.must(self.git_dir, *words)).out)
+        diff, raw = await _both(self.diff(old, new), git.must(self.git_dir, *words))
+        modes, lines = _modes_and_lines(raw.out)
         listing = await self._listing(tree)
         twins = await asyncio.to_thread(twins_of, modes, listing)
         entries = tuple(
@@ -183,14 +212,16 @@ class Clone:
             raise Refused(f"Tag {name} names commit {(stands or '')[:12]} already; choose another name.")
         await git.must(self.git_dir, "update-ref", ref, _hex(commit))
 
-    async def publish(self, branch: str, remote: str) -> None:
-        """Push one of our branches to a repository of the owner's. Only branches below moss/ replace what is there."""
+    async def publish(self, branch: str, remote: str, tag: str | None = None) -> None:
+        """Push one of our branches to a repository of the owner's, and a tag with it. Only branches below moss/ replace
+        what is there."""
         remote, ref = location(remote), f"refs/heads/{await self._name(branch)}"
         if not await self._find(ref):
             raise NotFound(f"The clone has no branch {branch}, so that it cannot be published.")
         force = "+" if branch.startswith(_OURS) else ""
         with trusting(remote) as env:
-            words = ("push", "--quiet", "--no-verify", "--", remote, f"{force}{ref}:{ref}")
+            refs = [f"{force}{ref}:{ref}", *([f"refs/tags/{await self._name(tag)}"] if tag else [])]
+            words = ("push", "--quiet", "--no-verify", "--", remote, *refs)
             said = await git.ask(self.git_dir, *words, env=env, timeout_s=git.NETWORK_S)
         if said.exit_code != 0:
             raise cannot_push(branch, remote, said)
@@ -231,27 +262,35 @@ class Clone:
     async def _tree(self, base: str, written: list[Written], gone: list[str]) -> str:
         with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:
             copies = await asyncio.to_thread(_copies, Path(scratch), written)
-            hashed = await git.must(self.git_dir, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=copies)
-            oids = hashed.text.split()
             env = {"GIT_INDEX_FILE": f"{scratch}/index"}
-            await git.must(self.git_dir, "read-tree", _hex(base), env=env)
+            hashed, _ = await _both(
+                git.must(self.git_dir, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=copies),
+                git.must(self.git_dir, "read-tree", _hex(base), env=env),
+            )
+            oids = hashed.text.split()
             lines = [f"0 {'0' * 40}\t{path}\0" for path in gone]
             lines += [f"{file.mode} {oid}\t{file.path}\0" for file, oid in zip(written, oids, strict=True)]
             words = ("update-index", "-z", "--index-info")
             said = await git.ask(self.git_dir, *words, stdin="".join(lines).encode(errors="surrogateescape"), env=env)
             if said.exit_code != 0:
                 raise git.failure("Git does not take a file of the change", said, OutOfScope, "choose another name")
-            return (await git.must(self.git_dir, "write-tree", env=env)).text
+            tree = (await git.must(self.git_dir, "write-tree", env=env)).text
+            self._trees[tree] = tree
+            return tree
 
-    async def _write(self, tree: str, target: Path, paths: Iterable[str] | None = None) -> None:
-        await git.to_its_end(target.mkdir, parents=True, exist_ok=True)
-        chosen = ["--all"] if paths is None else ["-z", "--stdin"]
-        stdin = b"" if paths is None else "".join(f"{path}\0" for path in paths).encode(errors="surrogateescape")
-        with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:
-            env = {"GIT_INDEX_FILE": f"{scratch}/index"}
-            await git.must(self.git_dir, "read-tree", _hex(tree), env=env)
-            words = ("checkout-index", "--force", "--quiet", *chosen)
-            await git.must(self.git_dir, *words, work_tree=target, stdin=stdin, env=env)
+    async def _lay(self, tree: str, target: Path, index: Path) -> None:
+        """All files of a tree, into a directory that holds none; and the index that says so."""
+        env = {"GIT_INDEX_FILE": str(index)}
+        await git.must(self.git_dir, "read-tree", "--reset", "-u", tree, work_tree=target, env=env)
+
+
+async def begin(tree: Path, message: str) -> None:
+    """A directory becomes a repository of its own: all that is in it is the first commit on `main`."""
+    own = tree / ".git"
+    await git.must(own, "init", "--quiet", "--template=", "--initial-branch=main", work_tree=tree)
+    await git.must(own, "add", "--all", work_tree=tree)
+    words = ("commit", "--quiet", "--no-verify", "--message", message)
+    await git.must(own, *words, work_tree=tree, env=_signature("Moss", "moss@localhost", "@0 +0000"))
 
 
 async def _make(source: str, git_dir: Path) -> None:
@@ -290,6 +329,36 @@ async def _alone(git_dir: Path) -> AsyncIterator[None]:
         os.close(lock)
 
 
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """At the same time. When one fails the other is ended, and only then the failure is told."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _throw_away(own: Path, tree: str) -> None:
+    """What `git init` and a first commit would make, all but the tree: without the programs, and always alike."""
+    who = "Moss <moss@localhost> 0 +0000"
+    text = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nbase\n".encode()
+    commit = b"commit %d\0%s" % (len(text), text)
+    name = hashlib.sha1(commit, usedforsecurity=False).hexdigest()
+    files = {
+        "HEAD": b"ref: refs/heads/base\n",
+        "config": b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n",
+        "refs/heads/base": name.encode() + b"\n",
+        f"objects/{name[:2]}/{name[2:]}": zlib.compress(commit),
+        "info/attributes": git.RAW.encode(),
+    }
+    for path, content in files.items():
+        (own / path).parent.mkdir(parents=True, exist_ok=True)
+        (own / path).write_bytes(content)
+    (own / "objects" / "pack").mkdir()
+
+
 def _attributes(git_dir: Path) -> None:
     (git_dir / "info").mkdir(exist_ok=True)
     (git_dir / "info" / "attributes").write_text(git.RAW)
@@ -307,12 +376,12 @@ def _modes_and_lines(out: bytes) -> tuple[dict[str, tuple[str, str]], dict[str, 
     modes: dict[str, tuple[str, str]] = {}
     lines: dict[str, tuple[int, int] | None] = {}
     fields = iter(out.decode(errors="surrogateescape").split("\0")[:-1])
-    for field in fields:
-        if field.startswith(":"):
-            before, after, *_ = field[1:].split()
+    for part in fields:
+        if part.startswith(":"):
+            before, after, *_ = part[1:].split()
             modes[next(fields)] = (before, after)
         else:
-            plus, minus, path = field.split("\t", 2)
+            plus, minus, path = part.split("\t", 2)
             lines[path] = None if plus == "-" else (int(plus), int(minus))
     return modes, lines
 

@@ -9,17 +9,14 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
+from core.folders import to_its_end
 from core.model.errors import MossError, Unavailable
 from core.process import safe_env
 from core.redact import Redactor
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 LOCAL_S = 120.0
 NETWORK_S = 900.0
@@ -93,16 +90,6 @@ async def ask(
         await _break_lock(lock)
         said = await start(_run, argv, git_dir, stdin, timeout_s)
     return said
-
-
-async def to_its_end(work: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
-    """In a thread, and waited for even when cancelled: nothing may write into a directory that is being removed."""
-    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait({working})
-        raise
 
 
 async def must(

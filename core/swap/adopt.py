@@ -9,7 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.containers.host import BoxState, Host, Recipe, label, untrusted
+from core.consent import withdraw_questions
+from core.containers.commit import image_of
+from core.containers.host import BoxState, Host, label, untrusted
 from core.model.errors import AgentFailed, BadInput, Busy, NotFound, Refused
 from core.model.events import Noun
 from core.model.substrate import Substrate
@@ -17,11 +19,11 @@ from core.model.swap import LastGood, Version
 from core.model.value import new_id
 from core.process import safe_env
 from core.repository import Clone
-from core.store import notices, substrates, swaps
+from core.store import claims, notices, substrates, swaps
 from core.store.store import Store
 from core.swap.plan import adopted_box, box_spec
 from core.swap.probe import last_words, watch
-from core.swap.records import good_of, withdraw_questions
+from core.swap.records import good_of
 from core.swap.survey import Fresh, LastImage, Running, Survey, choose_way, commit_of, of_portrait, of_settings
 
 SHOWN_CHARS = 600
@@ -140,6 +142,7 @@ class Adoption:
             await substrates.save(change, self.substrate, self.who)
             if swap := await swaps.in_flight(change.db, self.substrate.name):
                 raise Busy(f"{self.substrate.name} is in the middle of {swap.id}; adopt it when that has ended.")
+            await claims.check_free(change)
             await substrates.set_needs_adoption(change, True, self.who, "an adoption is under way")
 
     async def own_commit(self, commit: str | None) -> str:
@@ -181,34 +184,15 @@ class Adoption:
         return str(said.get("boot_id", "")) if isinstance(said, dict) else ""
 
     async def build(self, commit: str) -> str:
-        build = self.substrate.build
-        self.work.mkdir(parents=True, exist_ok=True)
-        labels = {
-            label.OWNER: self.owner,
-            label.SUBSTRATE: self.substrate.name,
-            label.PURPOSE: "candidate",
-            label.COMMIT: commit,
-            label.TREE: await self.clone.tree_of(commit),
-        }
-        with tempfile.TemporaryDirectory(prefix="export-", dir=self.work) as export:
-            source = Path(export) / "source"
-            await self.clone.export(commit, source)
-            return await self.host.build(
-                Recipe(
-                    source=source,
-                    dockerfile=build.dockerfile,
-                    context=build.context,
-                    command=build.command,
-                    network=build.network,
-                    timeout_s=build.timeout_s,
-                    labels=labels,
-                    log=self.work / f"adopt-{self.substrate.name}.log",
-                )
+        log = self.work / f"adopt-{self.substrate.name}.log"
+        with tempfile.TemporaryDirectory(prefix="moss-export-") as work:
+            return await image_of(
+                self.host, self.clone, self.substrate, commit, {label.OWNER: self.owner}, work=Path(work), log=log
             )
 
     async def of_image(self, image: str, commit: str) -> Version:
         """Start a box of our own, once nothing else runs on the volume; when it fails, what ran before runs again."""
-        box, boot_id = adopted_box(self.substrate.name, self.number), new_id("boot")
+        box, boot_id = adopted_box(self.substrate.name, self.owner, self.number), new_id("boot")
         spec = box_spec(
             self.substrate,
             name=box,

@@ -5,6 +5,7 @@ between any two lines goes on as if nothing had happened. Two rules run through 
 the new one starts, and nothing is removed before its successor has proved itself.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from core.containers.host import BoxSpec, BoxState, Volume, label
 from core.model.errors import BadInput
 from core.model.substrate import Substrate
 from core.model.swap import LastGood, Swap, SwapState
+from core.model.value import short
 
 
 class Action(StrEnum):
@@ -190,8 +192,9 @@ def back_boot_id(swap: Swap) -> str:
     return f"{swap.boot_id}-back"
 
 
-def adopted_box(substrate: str, number: int) -> str:
-    return f"moss-{substrate}-v{number}"
+def adopted_box(substrate: str, owner: str, number: int) -> str:
+    """Two installations may have agents of one name on one engine."""
+    return f"moss-{substrate}-{hashlib.sha256(owner.encode()).hexdigest()[:6]}-v{number}"
 
 
 def box_spec(
@@ -232,12 +235,6 @@ def box_spec(
         isolated=False,
         state_path=run.state_path,
     )
-
-
-def short(image: str) -> str:
-    """An image as people read it: `sha256:0123456789ab`."""
-    kind, _, digest = image.rpartition(":")
-    return f"{kind}:{digest[:12]}" if kind else digest[:12]
 
 
 def _suffix(id: str) -> str:

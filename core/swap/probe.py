@@ -11,7 +11,7 @@ from core.containers.host import Host
 from core.model.errors import AgentFailed, MossError
 from core.model.substrate import Substrate
 from core.process import safe_env
-from core.redact import Redactor
+from core.redact import Redactor, without_values
 from core.swap.plan import Verdict, ended
 
 LAST_WORDS_CHARS = 2000
@@ -84,8 +84,6 @@ async def last_words(host: Host, box: str, substrate: Substrate) -> str:
 
 
 def without_keys(substrate: Substrate, text: str) -> str:
-    """What an agent says may hold the keys that it was given."""
-    for name, value in safe_env(*substrate.run.env_from).items():
-        if name in substrate.run.env_from and value:
-            text = text.replace(value, f"[{name}]")
-    return Redactor().text(text)
+    names = substrate.run.env_from
+    secrets = {name: value for name, value in safe_env(*names).items() if name in names}
+    return Redactor().text(without_values(text, secrets))

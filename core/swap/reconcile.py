@@ -1,8 +1,7 @@
 """At start and on a tick: what the host shows is held against what the store knows. Decided purely, then done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,15 +11,15 @@ from core.containers.host import BoxState, Host, label
 from core.model.errors import MossError
 from core.model.run import RunState
 from core.model.swap import Swap, Version
-from core.store import consents, notices, runs, substrates, swaps
-from core.store.store import Change, Store
-from core.swap.plan import back_box, short
+from core.model.value import short
+from core.store import claims, consents, notices, runs, substrates, swaps
+from core.store.store import Store
+from core.swap.plan import back_box
 
 _log = structlog.get_logger(__name__)
 
 LIVE, CANDIDATE = "live", "candidate"
 START_S = 10.0
-"""Other changes wait for this one meanwhile, and not much longer."""
 
 
 class Deed(StrEnum):
@@ -130,19 +129,24 @@ async def _reconcile(store: Store, host: Host, owner: str, substrate: str) -> li
     return decisions
 
 
+def newest(versions: Sequence[Version], keep: int) -> set[str]:
+    """The images of that many versions, of which those that brought an older one back have none of their own."""
+    images = dict.fromkeys(version.image for version in reversed(versions))
+    return set(list(images)[:keep])
+
+
 async def look_up(store: Store, substrate: str) -> Known:
     async with store.reading() as db:
         live, swap = await swaps.live_version(db, substrate), await swaps.in_flight(db, substrate)
         good = await swaps.last_good(db, substrate)
-        needed = {version.image for version in await swaps.versions(db, substrate)}
-        needed |= {good.image} if good else set()
-        needed |= {swap.image} if swap else set()
+        keep = (await substrates.get(db, substrate)).swap.keep_versions
+        needed = newest(await swaps.versions(db, substrate), keep)
+        needed |= {kept.image for kept in (live, good, swap) if kept}
         needed |= {consent.image for consent in await consents.asked(db, substrate)}
+        needed |= {consent.image for consent in await consents.unused(db, substrate)}
         run, steps = await runs.in_flight(db, substrate), {}
         if run and run.state in (RunState.queued, RunState.running):
             steps[run.id] = len(await runs.history(db, run.id))
-        elif run and (granted := await consents.of_run(db, run.id)):
-            needed.add(granted.image)
         return Known(
             substrate=substrate,
             live=live,
@@ -157,51 +161,82 @@ async def _act(store: Store, host: Host, known: Known, decision: Decision) -> No
     _log.info("reconcile", deed=decision.deed, name=decision.name, why=decision.why)
     match decision.deed:
         case Deed.remove_box if decision.live:
-            async with _unchanged(store, known) as change:
-                if change:
-                    await host.remove(decision.name)
+            await _remove_live(store, host, known, decision)
         case Deed.remove_box:
             await host.remove(decision.name)
         case Deed.remove_image:
             await host.remove_image(decision.name)
         case Deed.start_live:
-            await _start_live(store, host, known, decision.name)
+            await _start_live(store, host, known, decision)
         case Deed.report_drift:
             await _report_drift(store, known, decision.why)
 
 
-@asynccontextmanager
-async def _unchanged(store: Store, known: Known) -> AsyncIterator[Change | None]:
-    """A change during which no swap or adoption begins. None when one has begun, or ended, since we looked."""
+async def _unchanged(store: Store, known: Known) -> bool:
+    """Within a change: whether no swap or adoption has begun, or ended, since we looked."""
+    now = await look_up(store, known.substrate)
+    return (now.live, now.swap, now.needs_adoption) == (known.live, known.swap, known.needs_adoption)
+
+
+async def _remove_live(store: Store, host: Host, known: Known, decision: Decision) -> None:
     async with store.changing(known.substrate) as change:
-        now = await look_up(store, known.substrate)
-        same = (now.live, now.swap, now.needs_adoption) == (known.live, known.swap, known.needs_adoption)
-        yield change if same else None
-
-
-async def _start_live(store: Store, host: Host, known: Known, box: str) -> None:
-    """At most once an hour: what falls again at once needs a person, not a loop."""
-    name = known.substrate
-    async with _unchanged(store, known) as change:
-        seen = await host.look(box)
-        if change is None or seen is None or seen.running:
+        if not await _unchanged(store, known):
             return
+        await claims.check_free(change)
+        await claims.take(change, decision.name, decision.why)
+    came = "cut short"
+    try:
+        await host.remove(decision.name)
+        came = "removed"
+    except MossError as failed:
+        came = failed.sentence
+        raise
+    finally:
+        async with store.changing(known.substrate) as change:
+            await claims.release(change, decision.name, came)
+
+
+async def _start_live(store: Store, host: Host, known: Known, decision: Decision) -> None:
+    """At most once an hour: what falls again at once needs a person, not a loop. A start whose end nobody wrote down
+    does not count: its Moss died."""
+    name, box = known.substrate, decision.name
+    seen = await host.look(box)
+    if seen is None or seen.running:
+        return
+    async with store.changing(name) as change:
+        if not await _unchanged(store, known):
+            return
+        await claims.check_free(change)
+        left = await claims.unfinished(change.db, name)
         hour = f"{box} {change.now:%Y-%m-%dT%H}"
         text = f"The box {box} of {name} was not running; Moss starts it again."
-        if not await notices.add(change, "live-down", hour, text, box=box):
+        first = await notices.add(change, "live-down", hour, text, box=box)
+        if not first and not (left and left.box == box):
             return
-        try:
-            async with asyncio.timeout(START_S):
-                await host.start(box)
-        except (MossError, TimeoutError) as failed:
-            why = failed.sentence if isinstance(failed, MossError) else f"it did not start within {START_S:.0f} s."
-            text = f"{name} IS DOWN, and its box {box} cannot be started: {why}"
+        await claims.take(change, box, decision.why)
+    failed = await _started(host, box)
+    async with store.changing(name) as change:
+        await claims.release(change, box, failed or "started")
+        if failed:
+            text = f"{name} IS DOWN, and its box {box} cannot be started: {failed}"
             await notices.add(change, "live-lost", hour, text, box=box, loud=True)
 
 
+async def _started(host: Host, box: str) -> str | None:
+    """None, or why it did not start."""
+    try:
+        async with asyncio.timeout(START_S):
+            await host.start(box)
+    except MossError as failed:
+        return failed.sentence
+    except TimeoutError:
+        return f"it did not start within {START_S:.0f} s."
+    return None
+
+
 async def _report_drift(store: Store, known: Known, why: str) -> None:
-    async with _unchanged(store, known) as change:
-        if change and known.live:
+    async with store.changing(known.substrate) as change:
+        if known.live and await _unchanged(store, known):
             version = known.live.number
             text = f"{known.substrate} is not what went live as version {version}: {why}; run `moss adopt`."
             await notices.add(change, "live-drifted", f"version {version}: {why}", text, version=version)

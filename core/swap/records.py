@@ -2,16 +2,18 @@
 
 from datetime import timedelta
 
+from core.consent import withdraw_questions
 from core.model.batch import BatchState
 from core.model.consent import ConsentState
 from core.model.errors import Busy, Refused
 from core.model.events import Noun
 from core.model.run import Prepared, RunState
 from core.model.swap import LastGood, Swap, SwapState, Version
-from core.model.value import new_id
-from core.store import batches, consents, notices, runs, substrates, swaps
+from core.model.value import new_id, short
+from core.store import batches, claims, consents, notices, runs, substrates, swaps
 from core.store.store import Change, Store
-from core.swap.plan import Verdict, back_boot_id, back_box, new_box, short, swap_id
+from core.swap.plan import Verdict, back_boot_id, back_box, new_box, swap_id
+from core.swap.window import held_back
 
 MOSS = "moss"
 
@@ -32,8 +34,11 @@ async def plan(store: Store, consent_id: str) -> Swap | None:
         if consent.run and (await runs.get(change.db, consent.run)).state is not RunState.approved:
             await consents.move(change, consent.id, ConsentState.void, MOSS, "the run no longer waits for its swap")
             return None
+        if why := held_back(await substrates.get(change.db, substrate), consent, change.now):
+            raise Busy(why)
         if other := await swaps.in_flight(change.db, substrate):
             raise Busy(f"{substrate} is in the middle of {other.id}; {consent_id} waits for its end.")
+        await claims.check_free(change)
         live = await swaps.live_version(change.db, substrate)
         if live is None:
             raise Refused(f"Nothing of {substrate} is live yet, so nothing can be swapped; run `moss adopt`.")
@@ -158,14 +163,6 @@ async def give_in(store: Store, swap: Swap, why: str) -> None:
         await notices.add(
             change, "swap-stuck", swap.id, text, run=swap.run, consent=swap.consent, problem=problem, loud=True
         )
-
-
-async def withdraw_questions(change: Change, why: str) -> None:
-    """What people were asked about the version that was live until now, they were asked in vain."""
-    for other in await consents.asked(change.db, change.substrate):
-        await consents.move(change, other.id, ConsentState.void, MOSS, why)
-        if other.run and (await runs.get(change.db, other.run)).state is RunState.awaiting_consent:
-            await runs.move(change, other.run, RunState.superseded, MOSS, f"Superseded: {why}.")
 
 
 async def _end_run(change: Change, swap: Swap, after: RunState, sentence: str) -> str | None:

@@ -26,7 +26,10 @@ def choose(substrate: str, versions: Sequence[Version], images: Collection[str],
     for version in reversed(versions):
         if version.number < live.number and version.image != live.image and version.image in images:
             return version
-    raise Refused(f"No version of {substrate} before {live.number} has an image left, so there is no way back.")
+    raise Refused(
+        f"No version of {substrate} before {live.number} has an image left, so there is no way back; "
+        "`moss adopt --commit ID` builds one anew."
+    )
 
 
 def _named(substrate: str, versions: Sequence[Version], images: Collection[str], live: Version, wanted: int) -> Version:

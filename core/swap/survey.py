@@ -7,7 +7,7 @@ from core.containers.host import BoxState, Portrait, Volume, label
 from core.model.errors import Refused
 from core.model.substrate import Substrate
 from core.model.swap import LastGood, Version
-from core.swap.plan import short
+from core.model.value import short
 
 REVISION = "org.opencontainers.image.revision"
 """The common label for the commit of an image that somebody else built."""

@@ -2,7 +2,8 @@
 
     python3 recorded_coder.py fix.patch
 
-`docs/coder-protocol.md` is what it follows. With `wrong.patch` it makes a change that looks right and is of no use.
+`docs/coder-protocol.md` is what it follows. With `wrong.patch` it makes a change that looks right and is of no use;
+with no patch at all it only talks.
 """
 
 import json
@@ -57,7 +58,7 @@ def main() -> int:
         return 3
     if role == "plan":
         reply = {**reply, "expect_better": keypoints()}
-    if role == "implement":
+    if role == "implement" and sys.argv[1:]:
         subprocess.run(["git", "apply", "--whitespace=nowarn", sys.argv[1]], check=True)
     print(json.dumps(reply))
     return 0

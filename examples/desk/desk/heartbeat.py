@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-BEAT_EVERY_S = 0.5
+BEAT_EVERY_S = 0.2
 
 
 class Heartbeat:
