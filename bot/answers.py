@@ -1,8 +1,9 @@
 """What the control socket answers: a request in JSON, checked, becomes one verb, and what came of it."""
 
-import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -13,12 +14,16 @@ from bot.verbs import Moss
 from core.consent import Decision, DecisionKind
 from core.model.errors import BadInput, Refused
 from core.model.events import Noun
+from core.model.evidence import FailureKind
+from core.model.mistakes import in_words
 from core.model.run import Dial
+from core.model.transcript import Place
 from core.model.value import Value
 from core.store import facts, runs
 
-LOOK_S = 0.3
-"""How often the stream of facts looks for new ones."""
+LOOK_S = 5.0
+"""How long a fact that another process wrote may stay unseen; those of this one are told at once."""
+FACTS_AT_ONCE = 200
 
 
 class Nothing(Value):
@@ -49,6 +54,18 @@ class Rollback(Value):
 class Adopt(Value):
     substrate: str | None = None
     commit: str | None = None
+
+
+class Release(Value):
+    substrate: str | None = None
+    stop: bool = False
+
+
+class Complaint(Value):
+    place: Place
+    message: str | None = None
+    reason: str = ""
+    kind: FailureKind = FailureKind.other
 
 
 class Import(Value):
@@ -97,6 +114,13 @@ def answers(moss: Moss) -> dict[str, Answer]:
     async def adopt(ask: Adopt, who: str, token: str | None) -> Any:
         return {"version": _json(await verbs.adopt(moss, ask.substrate, ask.commit, who, token))}
 
+    async def release(ask: Release, who: str, token: str | None) -> Any:
+        return asdict(await verbs.release(moss, ask.substrate, who, token, stop=ask.stop))
+
+    async def flag(ask: Complaint, who: str, token: str | None) -> Any:
+        raised = await verbs.flag(moss, ask.place, ask.message, who, ask.reason, kind=ask.kind)
+        return {"batch": _json(raised.batch), "chunk": _json(raised.chunk), "late": raised.late}
+
     async def add_evidence(ask: Import, who: str, token: str | None) -> Any:
         touched = await verbs.add_evidence(moss, ask.substrate, list(ask.lines), who)
         return {"lines": sum(bool(line.strip()) for line in ask.lines), "batches": [_json(batch) for batch in touched]}
@@ -117,6 +141,8 @@ def answers(moss: Moss) -> dict[str, Answer]:
         "decline": checked(Decline, decline),
         "rollback": checked(Rollback, rollback),
         "adopt": checked(Adopt, adopt),
+        "release": checked(Release, release),
+        "flag": checked(Complaint, flag),
         "import": checked(Import, add_evidence),
     }
 
@@ -128,8 +154,9 @@ def _parsed(kind: type[V], payload: dict[str, Any]) -> V:
     try:
         return kind.model_validate(payload)
     except ValidationError as problem:
-        first = problem.errors(include_input=False, include_url=False)[0]
-        raise BadInput(f"The request is wrong at `{'.'.join(map(str, first['loc']))}`: {first['msg']}.") from None
+        first = problem.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the request"
+        raise BadInput(f"The request is wrong: `{where}`: {in_words(first)}.") from None
 
 
 def _json(value: Value) -> dict[str, Any]:
@@ -148,15 +175,19 @@ def follow(moss: Moss, substrate: str | None, since: int | None) -> AsyncIterato
 
 
 async def _facts(moss: Moss, substrate: str, seq: int) -> AsyncIterator[dict[str, Any] | None]:
-    quiet_s = 0.0
+    changes, spoke = -1, time.monotonic()
     while True:
+        changes = await moss.store.wait_for_change(changes, LOOK_S)
         async with moss.store.reading() as db:
-            fresh = await facts.since(db, substrate, seq, 200)
+            fresh = await facts.since(db, substrate, seq, FACTS_AT_ONCE)
         for fact in fresh:
             seq = fact.seq
             yield _json(fact)
-        quiet_s = 0.0 if fresh else quiet_s + LOOK_S
-        if quiet_s >= KEEPALIVE_S:
-            quiet_s = 0.0
+        if len(fresh) == FACTS_AT_ONCE:
+            changes = -1
+        now = time.monotonic()
+        if fresh:
+            spoke = now
+        elif now - spoke >= KEEPALIVE_S:
+            spoke = now
             yield None
-        await asyncio.sleep(LOOK_S)

@@ -5,7 +5,7 @@ An adapter in `bot/adapters/` translates its platform's events into these values
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -151,14 +151,29 @@ class Card(Value):
         return " · ".join([self.title, *(f"{line.name}: {line.text}" for line in self.lines)])
 
 
+class Inbox(Protocol):
+    """Where an adapter hands over what happened."""
+
+    async def take(self, event: AnyEvent) -> bool:
+        """Write it down, and return once nothing can lose it any more. False when it was there already."""
+
+    async def add(self, db: Any, event: AnyEvent) -> bool:
+        """As `take`, within the caller's own transaction (`Store.writing`), so that what a chat shows and what Moss
+        heard cannot come apart. Call `wake` after the transaction."""
+
+    def wake(self) -> None:
+        """There is something to work on."""
+
+
 class Chat(Protocol):
     """One platform. Everything here may raise Unavailable, which is worth another try, or Refused, which is not."""
 
     platform: str
 
-    async def post(self, place: Place, what: Card | str, key: str) -> str:
+    async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         """Say something, in the thread when the place has one, and return the message's id. The same key is posted
-        once, as far as the platform can tell: a crash may come between the posting and the writing down."""
+        once, as far as the platform can tell: a crash may come between the posting and the writing down. `as_agent`
+        names the substrate whose words these are; what has none is said by Moss itself."""
 
     async def edit(self, place: Place, message: str, card: Card) -> None:
         """Replace what a message of ours shows. Refused when the message is gone."""

@@ -1,30 +1,28 @@
 """Verbs that act: they ask the running Moss over its control socket, and say so when none runs."""
 
 import asyncio
-import contextlib
-import sys
-import time
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
 
 from bot import render
+from bot.exits import NOT_OFFERED
+from bot.files import Unreadable, text_of
+from bot.places import ROOM, place_named
 from bot.settings import Settings, variable
-from bot.terminal import EXIT_NOT_OFFERED, AsJson, TokenFile, Which, client, load_settings, show, token, verb
-from core.model.errors import BadInput, Unavailable
-from core.model.events import Fact, Noun
+from bot.terminal import AsJson, TokenFile, Which, client, load_settings, opened_store, show, token, verb
+from bot.waiting import stay
+from bot.words import harmless
+from core.model.errors import BadInput
+from core.model.evidence import FailureKind
 from core.model.run import Dial, Run, RunState
+from core.model.transcript import Place
 
 RunId = Annotated[str, typer.Argument(metavar="RUN")]
 
-BEFORE_PEOPLE = (RunState.queued, RunState.running)
-"""`evolve --wait` waits while a run is in one of these: the rest is up to people, or over."""
+EVIDENCE_BYTES = 50_000_000
 ADOPT_TIMEOUT_S = 600.0
 """Starting an agent and probing it may take its whole window."""
 
@@ -49,6 +47,78 @@ async def adopt(
 
 
 @verb
+async def release(
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the agent as well; without it, it runs on.")] = False,
+    substrate: Which = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let go of the agent: remove what Moss made around it, and manage it no more until the next `moss adopt`.
+
+    Its volume, the evidence and the history stay. Takes an approver's token while the agent runs.
+    """
+    settings = load_settings()
+    name = settings.substrate_named(substrate).name
+    given = await asyncio.to_thread(token, token_file) if token_file or variable("MOSS_TOKEN") else None
+    answer = await client(settings).ask(
+        "release", {"substrate": name, "stop": stop}, token=given, timeout_s=ADOPT_TIMEOUT_S
+    )
+    show(answer, "\n".join(_released(settings, answer)), as_json)
+
+
+def _released(settings: Settings, answer: dict[str, Any]) -> Iterator[str]:
+    name, removed = answer["substrate"], (len(answer["boxes"]), len(answer["images"]))
+    yield f"{name} is released; removed: {removed[0]} boxes and {removed[1]} images."
+    for box in answer["stopped"]:
+        yield f"Stopped: {box}"
+    for box in answer["running"]:
+        yield f"Runs on by itself: {box}"
+    yield from (harmless(sentence) for sentence in answer["left"])
+    volume = settings.substrate_named(name).run.volume
+    if volume:
+        yield f"Untouched: the agent's volume {volume}. It is its memory, and yours to keep or to remove."
+    yield f"Untouched: {settings.data}, with evidence and history. Nothing in it is needed once Moss has ended."
+
+
+@verb
+async def flag(
+    *,
+    reason: Annotated[str, typer.Argument(metavar="REASON", help="What is wrong with it; kept as it is said.")] = "",
+    place: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="platform/workspace/channel[/thread]; otherwise the agent's channel."),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which reply; otherwise the last one there.")
+    ] = None,
+    kind: Annotated[FailureKind, typer.Option(help="What kind of failure it is.")] = FailureKind.other,
+    substrate: Which = None,
+    as_json: AsJson = False,
+) -> None:
+    """Complain about a reply of the agent: it becomes evidence in the open batch of its conversation."""
+    settings = load_settings()
+    payload = {
+        "place": _place(settings, place, substrate).model_dump(),
+        "message": message,
+        "reason": reason,
+        "kind": kind,
+    }
+    answer = await client(settings).ask("flag", payload)
+    batch = answer["batch"]
+    noted = "noted, since it is flagged already in" if answer["late"] else "flagged, in"
+    show(answer, f"The reply is {noted} {batch['id']}, which is {batch['state']}.", as_json)
+
+
+def _place(settings: Settings, text: str | None, substrate: str | None) -> Place:
+    if text is None:
+        return Place(platform=ROOM, workspace=ROOM, channel=settings.substrate_named(substrate).name)
+    channel, thread = text, ""
+    if text.count("/") == 3:
+        channel, _, thread = text.rpartition("/")
+    return place_named(channel).model_copy(update={"thread": thread})
+
+
+@verb
 async def import_evidence(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="JSON lines, as docs/batches.md shows; - is standard input.")
@@ -59,9 +129,9 @@ async def import_evidence(
     """Add evidence from a file to the open batches of its conversations."""
     settings = load_settings()
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadInput(f"{file} cannot be read ({problem}); name a UTF-8 file of JSON lines.") from None
+        text = text_of(None if str(file) == "-" else file, EVIDENCE_BYTES)
+    except Unreadable as problem:
+        raise BadInput(f"{file} cannot be read: {problem}; name a UTF-8 file of JSON lines.") from None
     payload = {"substrate": settings.substrate_named(substrate).name, "lines": text.split("\n")}
     answer = await client(settings).ask("import", payload, timeout_s=120)
     places = ", ".join(f"{batch['id']} ({batch['state']})" for batch in answer["batches"])
@@ -70,7 +140,7 @@ async def import_evidence(
 
 @verb
 async def evolve(
-    batch: Annotated[str | None, typer.Argument(metavar="[BATCH]")] = None,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH")] = None,
     depth: Annotated[Dial | None, typer.Option(help="How far to go; the settings say otherwise.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it is offered or over; 3 when nothing is.")] = False,
     substrate: Which = None,
@@ -84,38 +154,15 @@ async def evolve(
     if not wait:
         show({"run": run}, f"{run.id} is queued on {run.batch}; `moss run show {run.id}` follows it.", as_json)
         return
-    ended = await _follow(settings, run, answer["seq"], as_json)
-    show({"run": ended}, f"{ended.id} is {ended.state}: {render.harmless(ended.sentence)}", as_json)
-    if ended.state is not RunState.awaiting_consent:
-        raise typer.Exit(EXIT_NOT_OFFERED)
-
-
-async def _follow(settings: Settings, run: Run, since: int, as_json: bool) -> Run:
-    """Show what happens until the run waits for people or is over."""
     out = render.console(stderr=as_json)
-    lines: deque[str] = deque(maxlen=12)
-    started = time.monotonic()
-
-    def view() -> Group:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        spinner = Spinner("dots", Text(f"{run.id}  {minutes}:{seconds:02}"))
-        return Group(*(Text(line) for line in lines), spinner)
-
-    live = Live(get_renderable=view, console=out, transient=True) if out.is_terminal else contextlib.nullcontext()
-    with live:
-        async for raw in client(settings).facts(run.substrate, since):
-            fact = Fact.model_validate(raw)
-            if fact.id not in (run.id, run.batch):
-                continue
-            lines.append(render.fact(fact))
-            if not out.is_terminal:
-                out.print(lines[-1], soft_wrap=True)
-            if fact.noun is Noun.run and fact.after and fact.after not in BEFORE_PEOPLE:
-                break
-    ended = Run.model_validate((await client(settings).ask("look", {"run": run.id}))["run"])
-    if ended.state in BEFORE_PEOPLE:
-        raise Unavailable(f"Moss is ending; {run.id} goes on with the next `moss run`.")
-    return ended
+    out.print(f"{run.id} is queued on {run.batch}.", soft_wrap=True)
+    async with opened_store(settings) as store:
+        ended = await stay(settings, store, run, answer["seq"], out)
+    then = f"\n  moss run show {ended.id}    what it offers\n  moss approve {ended.id}     let it go live"
+    offered = ended.state is RunState.awaiting_consent
+    show({"run": ended}, f"{ended.id} is {ended.state}: {harmless(ended.sentence)}{then if offered else ''}", as_json)
+    if not offered:
+        raise typer.Exit(NOT_OFFERED)
 
 
 @verb
@@ -155,7 +202,7 @@ async def decline(
 
 @verb
 async def rollback(
-    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="Without it: the one before.")] = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="Without it: the one before.")] = None,
     substrate: Which = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -171,4 +218,4 @@ async def _decide(what: str, payload: dict[str, Any], token_file: Path | None, a
     await asking.ask("hello", timeout_s=5)  # nobody types a token into the void
     given = await asyncio.to_thread(token, token_file)
     answer = await asking.ask(what, payload, token=given)
-    show(answer, render.harmless(answer["sentence"]), as_json)
+    show(answer, harmless(answer["sentence"]), as_json)

@@ -1,36 +1,44 @@
 """Verbs that only look: they work on the store alone, whether a Moss runs or not."""
 
+import json
+from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bot import render
+from bot.report import Report, Standing, gather, missing, read_diff, read_logs, read_trials, standing
 from bot.settings import Settings
 from bot.terminal import AsJson, Which, client, load_settings, opened_store, show, verb
-from core.model.brief import DIFF, TrialFile
-from core.model.errors import NotFound, Refused, Unavailable
-from core.model.run import Done, Implemented, Located, Planned, Run, RunState, Scored, Stage
-from core.model.value import sha256
-from core.pipeline import history as past
-from core.store import batches, consents, facts, runs, substrates, swaps
-from core.store.store import Store
+from bot.words import moment
+from core.model.errors import Unavailable
+from core.model.events import INSTALLATION
+from core.store import batches, facts, runs, substrates, swaps
 from flags import exchange
+
+T = TypeVar("T")
 
 
 @verb
 async def list_batches(substrate: Which = None, as_json: AsJson = False) -> None:
     """List the batches of evidence, newest first."""
-    async with opened_store(load_settings()) as store, store.reading() as db:
+    settings = load_settings()
+    async with opened_store(settings) as store, store.reading() as db:
         listed = [
             (batch, len(await batches.chunks(db, batch.id)), await runs.latest_of(db, batch.id))
-            for batch in await batches.listing(db, substrate)
+            for batch in await batches.listing(db, _named(settings, substrate))
         ]
     data = [{**batch.model_dump(mode="json"), "chunks": count, "run": run} for batch, count, run in listed]
     show(data, lambda: render.batches(listed), as_json)
+
+
+def _named(settings: Settings, substrate: str | None) -> str | None:
+    """None stands for all of them."""
+    return settings.substrate_named(substrate).name if substrate else None
 
 
 @verb
@@ -46,16 +54,21 @@ async def show_batch(batch: Annotated[str, typer.Argument(metavar="BATCH")], as_
 
 @verb
 async def export(
-    batch: Annotated[str | None, typer.Argument(metavar="[BATCH]", help="Without it: all of them.")] = None,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="Without it: all of them.")] = None,
     substrate: Which = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write evidence as JSON lines, in the form that `moss import` reads."""
-    async with opened_store(load_settings()) as store:
+    """Write evidence as JSON lines, in the form that `moss import` reads; with --json as one list."""
+    settings = load_settings()
+    async with opened_store(settings) as store:
         if batch is None:
             async with store.reading() as db:
-                chosen = [each.id for each in reversed(await batches.listing(db, substrate))]
-        for each in [batch] if batch else chosen:
-            typer.echo(await exchange.export(store, each), nl=False)
+                chosen = [each.id for each in reversed(await batches.listing(db, _named(settings, substrate)))]
+        texts = [await exchange.export(store, each) for each in ([batch] if batch else chosen)]
+    if as_json:
+        show([json.loads(line) for text in texts for line in text.split("\n") if line], "", as_json)
+    else:
+        typer.echo("".join(texts), nl=False)
 
 
 @verb
@@ -65,8 +78,11 @@ async def status(substrate: Which = None, as_json: AsJson = False) -> None:
     chosen = [settings.substrate_named(substrate)] if substrate else list(settings.substrate)
     running = await _running(settings)
     async with opened_store(settings) as store:
-        data = [await _standing(store, each.name) for each in chosen]
-    show({"moss": running, "substrates": data}, lambda: _status(running, data), as_json)
+        async with store.reading() as db:
+            known = set(await substrates.names(db))
+        standings = {each.name: await standing(store, each.name) if each.name in known else None for each in chosen}
+    data = [_as_data(name, found) for name, found in standings.items()]
+    show({"moss": running, "substrates": data}, lambda: _status(running, standings), as_json)
 
 
 async def _running(settings: Settings) -> dict[str, Any] | None:
@@ -77,45 +93,45 @@ async def _running(settings: Settings) -> dict[str, Any] | None:
     return answer
 
 
-async def _standing(store: Store, name: str) -> dict[str, Any]:
-    async with store.reading() as db:
-        if name not in await substrates.names(db):
-            return {"substrate": name, "known": False, "live": None, "runs": []}
-        waiting = [batch for batch in await batches.listing(db, name) if batch.state in ("open", "sealed")]
-        return {
-            "substrate": name,
-            "known": True,
-            "live": await swaps.live_version(db, name),
-            "needs_adoption": await substrates.needs_adoption(db, name),
-            "swap": await swaps.in_flight(db, name),
-            "runs": await runs.listing(db, name, 5),
-            "batches": {state: sum(batch.state == state for batch in waiting) for state in ("open", "sealed")},
-            "waiting_for_consent": await consents.asked(db, name),
-        }
+def _as_data(name: str, found: Standing | None) -> dict[str, Any]:
+    if found is None:
+        return {"substrate": name, "known": False, "live": None, "runs": []}
+    return {
+        "substrate": name,
+        "known": True,
+        "live": found.live,
+        "needs_adoption": found.needs_adoption,
+        "swap": found.swap,
+        "runs": found.runs,
+        "batches": {"open": found.open_batches, "sealed": found.sealed_batches},
+        "waiting_for_consent": found.asked,
+        "held_back": found.held_back,
+    }
 
 
-def _status(running: dict[str, Any] | None, standings: list[dict[str, Any]]) -> RenderableType:
+def _status(running: dict[str, Any] | None, standings: Mapping[str, Standing | None]) -> RenderableType:
     head = f"Moss {running['version']} runs, process {running['pid']}" if running else "No Moss runs; `moss run`"
     parts: list[RenderableType] = [Text(head)]
-    for each in standings:
+    for name, found in standings.items():
         parts.append(Text(""))
-        if not each["known"]:
-            parts.append(Text(f"{each['substrate']}: never seen by a running Moss; `moss run`, then `moss adopt`"))
+        if found is None:
+            parts.append(Text(f"{name}: never seen by a running Moss; `moss run`, then `moss adopt`"))
             continue
-        live = each["live"]
-        what = (
-            f"version {live.number} live since {render.moment(live.since)}, {live.commit[:12]}" if live else "not live"
-        )
-        parts.append(Text(f"{each['substrate']}: {what}", style="bold"))
-        if each["needs_adoption"]:
-            parts.append(Text("needs a person: `moss adopt`", style="red"))
-        if each["swap"]:
-            parts.append(Text(f"swap {each['swap'].id} is {each['swap'].state}"))
-        parts.append(Text(f"batches: {each['batches']['open']} open, {each['batches']['sealed']} sealed"))
-        for asked in each["waiting_for_consent"]:
+        live = found.live
+        what = f"version {live.number} live since {moment(live.since)}, {live.commit[:12]}" if live else "not live"
+        parts.append(Text(f"{name}: {what}", style="bold"))
+        if found.needs_adoption:
+            text = "needs a person: `moss adopt`" if live else "`moss adopt` takes it over, or starts it"
+            parts.append(Text(text, style="red" if live else ""))
+        if found.swap:
+            parts.append(Text(f"swap {found.swap.id} is {found.swap.state}"))
+        if found.held_back:
+            parts.append(Text(f"approved, and not swapped yet: {found.held_back}"))
+        parts.append(Text(f"batches: {found.open_batches} open, {found.sealed_batches} sealed"))
+        for asked in found.asked:
             subject = asked.run or asked.id
-            parts.append(Text(f"waits for approval: `moss approve {subject}`, until {render.moment(asked.expires_at)}"))
-        parts.append(render.runs(each["runs"]))
+            parts.append(Text(f"waits for approval: `moss approve {subject}`, until {moment(asked.expires_at)}"))
+        parts.append(render.runs(found.runs))
     return Group(*parts)
 
 
@@ -129,17 +145,42 @@ async def history(substrate: Which = None, as_json: AsJson = False) -> None:
 
 
 @verb
-async def verify_chain(substrate: Which = None, as_json: AsJson = False) -> None:
-    """Check the chain of what happened: nothing in it was changed or taken out."""
+async def digest(
+    days: Annotated[int, typer.Option(min=1, max=366, help="How far to look back.")] = 7,
+    substrate: Which = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what was flagged, repaired, approved and rolled back, and what waits."""
+    from bot import digest as telling  # noqa: PLC0415 (it schedules as well, which takes a while to import)
+    from bot.cards.digest import digest as as_card  # noqa: PLC0415
+
     settings = load_settings()
     name = settings.substrate_named(substrate).name
+    async with opened_store(settings) as store:
+        until = store.now()
+        since = until - timedelta(days=days)
+        async with store.reading() as db:
+            window = await facts.between(db, name, since, until)
+        summary = await telling.summary(store, name, since, until, window, chats={})
+    show(summary, lambda: render.card(as_card(summary)), as_json)
+
+
+@verb
+async def verify_chain(substrate: Which = None, as_json: AsJson = False) -> None:
+    """Check the chains of what happened to an agent and to people's tokens: nothing was changed or taken out."""
+    settings = load_settings()
+    name = settings.substrate_named(substrate).name
+    links: dict[str, int] = {}
     async with opened_store(settings) as store, store.reading() as db:
-        broken = await facts.verify(db, name)
-        links = len(await facts.chain(db, name)) if broken is None else broken.seq - 1
-    if broken:
-        show({"sound": False, "facts": links, "problem": broken.sentence}, broken.sentence, as_json)
-        raise typer.Exit(1)
-    show({"sound": True, "facts": links}, f"All {links} facts of {name} follow from one another.", as_json)
+        for chain in (name, INSTALLATION):
+            broken = await facts.verify(db, chain)
+            links[chain] = len(await facts.chain(db, chain)) if broken is None else broken.seq - 1
+            if broken:
+                show({"sound": False, "facts": links[chain], "problem": broken.sentence}, broken.sentence, as_json)
+                raise typer.Exit(1)
+    data = {"sound": True, "facts": links[name], "facts_about_people": links[INSTALLATION]}
+    said = f"All {links[name]} facts of {name} follow from one another, and all {links[INSTALLATION]} about tokens."
+    show(data, said, as_json)
 
 
 class What(StrEnum):
@@ -154,76 +195,46 @@ class What(StrEnum):
 @verb
 async def show_run(
     run: Annotated[str, typer.Argument(metavar="RUN")],
-    what: Annotated[What | None, typer.Argument(help="Nothing: the run's steps and what came of it.")] = None,
+    what: Annotated[
+        What | None, typer.Argument(metavar="WHAT", help="Nothing: the run's steps and what came of it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run, or one of its artefacts."""
     settings = load_settings()
-    async with opened_store(settings) as store, store.reading() as db:
-        found = await runs.get(db, run)
-        steps = await runs.history(db, run)
-        offered = await runs.candidates(db, run)
-        consent = await consents.of_run(db, run)
-    candidate = offered[-1] if offered else None
-    folder = settings.data / "runs" / run
+    async with opened_store(settings) as store:
+        report = await gather(store, settings.data, run)
     match what:
         case None:
-            data = {"run": found, "steps": steps, "candidate": candidate, "consent": consent}
-            show(data, lambda: render.run(found, steps, candidate, consent), as_json)
-        case What.diagnosis | What.plan:
-            _show_reasoning(steps, what, found, as_json)
+            data = {name: getattr(report, name) for name in ("run", "steps", "candidate", "consent", "swap", "version")}
+            show(data, lambda: render.run(report.run, report.steps, report.candidate, report.consent), as_json)
+        case What.diagnosis:
+            diagnosis = _there(report.diagnosis, report, what)
+            show(diagnosis, lambda: render.diagnosis(diagnosis), as_json)
+        case What.plan:
+            plan = _there(report.plan, report, what)
+            told = {**plan.model_dump(mode="json"), "prediction": report.prediction}
+            show(told, lambda: render.plan(plan, report.prediction), as_json)
         case What.diff:
-            written_by = _latest(found, steps, Implemented, what)
-            text = _artefact(folder, candidate.diff_artefact if candidate else f"{written_by.step.name}/{DIFF}")
-            if candidate and sha256(text.encode()) != candidate.diff_hash:
-                raise Refused(f"The diff of {run} is not the one that was offered; somebody changed it on the disk.")
-            show({"diff": text}, lambda: render.diff(text), as_json)
+            diff = read_diff(report)
+            show({"diff": diff}, lambda: render.diff(diff), as_json)
+        case What.matrix if report.matrices:
+            matrices = report.matrices
+            scores = dict(zip(("baseline", "control", "matrix"), matrices, strict=True))
+            told = {**scores, "prediction": report.prediction}
+            show(told, lambda: render.matrices(*matrices, report.prediction), as_json)
         case What.matrix:
-            if candidate:
-                matrices = {name: getattr(candidate, name) for name in ("baseline", "control", "matrix")}
-                show(matrices, lambda: render.matrices(*matrices.values()), as_json)
-            else:
-                scored = _latest(found, steps, Scored, what).result
-                assert isinstance(scored, Scored)
-                show({"matrix": scored.matrix}, lambda: render.matrix(scored.matrix), as_json)
+            matrix = _there(report.matrix or report.control or report.baseline, report, what)
+            show({"matrix": matrix}, lambda: render.matrix(matrix), as_json)
         case What.trials:
-            step = _latest(found, steps, Scored, what, Stage.evaluate, Stage.control).step
-            trials = [
-                TrialFile.model_validate_json(file.read_bytes())
-                for file in sorted((folder / step.name / "trials").glob("*.json"))
-            ]
+            trials = read_trials(report)
             show(trials, lambda: render.trials(trials), as_json)
         case What.log:
-            logs = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*.log"))}
-            texts = {name: file.read_text("utf-8", "replace") for name, file in logs.items()}
-            if not texts:
-                raise NotFound(f"Run {run} is {found.state} and has built nothing yet, so it has no log.")
+            texts = read_logs(report)
             show(texts, lambda: render.logs(texts), as_json)
 
 
-def _show_reasoning(steps: list[Done], what: What, run: Run, as_json: bool) -> None:
-    located, planned = past.last(steps, Located), past.last(steps, Planned)
-    if what is What.diagnosis and located:
-        return show(located.diagnosis, lambda: render.diagnosis(located.diagnosis), as_json)
-    if what is What.plan and planned:
-        return show(planned.plan, lambda: render.plan(planned.plan), as_json)
-    raise _nothing(run, what)
-
-
-def _latest(run: Run, steps: list[Done], kind: type, what: What, *stages: Stage) -> Done:
-    for done in reversed(steps):
-        if isinstance(done.result, kind) and (not stages or done.step.stage in stages):
-            return done
-    raise _nothing(run, what)
-
-
-def _nothing(run: Run, what: What) -> NotFound:
-    yet = " yet" if run.state in (RunState.queued, RunState.running) else ""
-    return NotFound(f"Run {run.id} is {run.state} and has no {what}{yet}.")
-
-
-def _artefact(folder: Path, name: str) -> str:
-    try:
-        return (folder / name).read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
-        raise NotFound(f"{folder / name} is gone; somebody removed it from the data directory.") from None
+def _there(found: T | None, report: Report, what: What) -> T:
+    if found is None:
+        raise missing(report.run, what)
+    return found

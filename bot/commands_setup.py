@@ -1,15 +1,24 @@
 """Verbs for whoever runs Moss: start it, check it, and keep its people and its database."""
 
+import json
+import os
+import shlex
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bot import VERSION, render
 from bot import doctor as diagnosis
+from bot import init as beginning
+from bot.control import user_name
 from bot.data import prepare
-from bot.settings import variable
-from bot.terminal import AsJson, Which, load_settings, opened_store, show, verb
+from bot.exits import WARNED
+from bot.moss_toml import HostName, Wishes, moss_toml
+from bot.settings import Settings, variable
+from bot.terminal import AsJson, Which, load_settings, opened_store, settings_file, show, verb
+from bot.words import moment
 from core.coders import catalogue
 from core.coders.check import check
 from core.model.errors import BadInput
@@ -18,28 +27,85 @@ from core.pipeline.check_substrate import Finding, Outcome
 from core.store import people
 from core.store.store import upgrade
 
+if TYPE_CHECKING:
+    from bot.verbs import Moss
+
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
-def run(context: typer.Context) -> None:
+def run(context: typer.Context, as_json: AsJson = False) -> None:
     """Start the Moss that works; it stays in the foreground until it is told to end."""
     if context.invoked_subcommand is None:
-        start()
+        start(as_json)
 
 
 @verb
-async def start() -> None:
-    from bot import wiring  # noqa: PLC0415 (half a second of imports that no other verb needs)
+async def start(as_json: bool) -> None:
+    from bot import first_start, greeting, wiring  # noqa: PLC0415 (half a second of imports that no other verb needs)
 
-    await wiring.run(load_settings())
+    async def ready(moss: "Moss") -> None:
+        welcome = await first_start.welcome(moss) if moss.settings.built_in else None
+        began = await greeting.started(moss, welcome)
+        if as_json:
+            show(began, "", as_json)
+            sys.stdout.flush()
+        elif sys.stdout.isatty():
+            out = render.console()
+            out.print(greeting.greeting(began))
+            await greeting.narrate(moss, out)
+        elif began.tokens:
+            render.console().print(greeting.tokens(began))
+            sys.stdout.flush()
+
+    await wiring.run(load_settings(beginning=True), ready)
 
 
 @verb
-async def doctor(as_json: AsJson = False) -> None:
+async def init(
+    *,
+    name: Annotated[str | None, typer.Option(help="What to call the agent; otherwise as its directory.")] = None,
+    approver: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who may approve; repeatable.")] = None,
+    coder: Annotated[str | None, typer.Option(metavar="COMMAND", help="Your own coding agent, with its words.")] = None,
+    host: Annotated[HostName, typer.Option(help="Where agents run.")] = HostName.auto,
+    trusted: Annotated[bool, typer.Option("--trusted", help="Vouch for the agent where nothing isolates it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a moss.toml that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what is here, and write a commented moss.toml that says so. Starts nothing."""
+    file = settings_file()
+    try:
+        words = tuple(shlex.split(coder or ""))
+    except ValueError:
+        raise BadInput(f"`--coder {coder}` has a quote without its end; close it.") from None
+    wishes = Wishes(name, tuple(approver or ()), words, host, trusted)
+    if not force and os.path.lexists(file):
+        raise beginning.there_already(file)
+    found = await beginning.detect(file.parent, wishes)
+    beginning.write(file, moss_toml(found, wishes, file.parent), force=force)
+    data = {
+        "file": file,
+        "repository": found.repository,
+        "branch": found.branch,
+        "dockerfile": found.dockerfile,
+        "engine": found.engine,
+        "coders": found.coders,
+        "container": found.container.portrait.name if found.container else None,
+        "problems": found.problems,
+    }
+    show(data, "\n".join(beginning.told(found, file)), as_json)
+
+
+@verb
+async def doctor(
+    strict: Annotated[bool, typer.Option("--strict", help=f"End with {WARNED} when there are warnings only.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check everything Moss needs, one line each, with the mend."""
     findings = await diagnosis.examine(load_settings)
     show(findings, lambda: diagnosis.report(findings), as_json)
     _fail_if_failed(findings)
+    if strict and any(finding.level is Outcome.warning for finding in findings):
+        raise typer.Exit(WARNED)
 
 
 def _fail_if_failed(findings: Sequence[Finding]) -> None:
@@ -54,7 +120,7 @@ async def add_person(name: Name, as_json: AsJson = False) -> None:
         raise BadInput("A person's name is empty or cannot be printed; write it as in `consent.approvers`.")
     settings = load_settings()
     async with opened_store(settings) as store:
-        token = await people.add(store, name)
+        token = await people.add(store, name, _asker(settings))
     note = "" if name in settings.consent.approvers else f" {name} is not among consent.approvers yet."
     show({"name": name, "token": token}, f"{token}\nKeep it: it is shown this once.{note}", as_json)
 
@@ -70,7 +136,7 @@ async def list_people(as_json: AsJson = False) -> None:
         for name in sorted(known.keys() | settings.consent.approvers)
     ]
     cells = [
-        (name, "approver" if name in settings.consent.approvers else "", render.moment(known.get(name)) or "no token")
+        (name, "approver" if name in settings.consent.approvers else "", moment(known.get(name)) or "no token")
         for name in sorted(known.keys() | settings.consent.approvers)
     ]
     show(data, lambda: render.rows(("name", "", "token since"), cells, "Nobody yet: `moss people add NAME`."), as_json)
@@ -79,14 +145,20 @@ async def list_people(as_json: AsJson = False) -> None:
 @verb
 async def remove_person(name: Name, as_json: AsJson = False) -> None:
     """Make a person's token worthless."""
-    async with opened_store(load_settings()) as store:
-        await people.remove(store, name)
+    settings = load_settings()
+    async with opened_store(settings) as store:
+        await people.remove(store, name, _asker(settings))
     show({"removed": name}, f"{name} has no token any more.", as_json)
 
 
-def coder_schema(role: Annotated[Role, typer.Argument(metavar="ROLE")]) -> None:
-    """Print the JSON Schema of what a coder must reply in a role."""
-    show(schema(role), "", as_json=True)
+def _asker(settings: Settings) -> str:
+    """Whoever runs this process: what they do to people's tokens stands in the chain of the installation."""
+    return settings.person(f"cli:{user_name(os.getuid())}")
+
+
+def coder_schema(role: Annotated[Role, typer.Argument(metavar="ROLE")], as_json: AsJson = False) -> None:
+    """Print the JSON Schema of what a coder must reply in a role; with --json on one line."""
+    show(schema(role), json.dumps(schema(role), indent=2), as_json)
 
 
 @verb

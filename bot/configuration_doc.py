@@ -34,6 +34,12 @@ The environment wins over the file. `MOSS_` and the path of the setting, with tw
 `MOSS_EVOLVE__BUDGET__MONEY_USD=5`; lists and tables are written as JSON. The settings of `[moss]` need no section:
 {short}. Keep the database's password there and not in the file.
 
+Where no file is named and none is there, `moss run` works with settings of its own, and so do the other verbs in that
+directory afterwards: the room, SQLite, plain processes (`MOSS_HOST=docker` for containers) and the agent of
+`examples/desk`, which is copied into `moss-data/desk`, a git repository of its own. One person there may approve, the
+`operator`, and another may start repairs, the `user`; their tokens are made at the first start and shown once. The desk
+rests when that Moss ends. The coding agent is a recording: put your own into a `moss.toml` to see a real search.
+
 `docs/substrate.md` explains what stands below `[substrate]`, and `docs/coder-protocol.md` what a coder must do.
 
 A small file:
@@ -42,6 +48,9 @@ A small file:
 [substrate]
 name = "desk"
 repository = "/srv/desk"
+
+[substrate.run]
+port = 8080
 
 [substrate.health]
 http = "/health"

@@ -12,19 +12,19 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bot.serving import Serving
 from bot.settings import SOCKET_PATH_LIMIT
 from core.model import errors
 from core.model.errors import BadInput, MossError, Refused, Unavailable
@@ -56,22 +56,16 @@ class _WithPeer(H11Protocol):
         super().connection_made(transport)
         peer = transport.get_extra_info("socket")
         _pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        self.client = (_user_name(uid), uid)
+        self.client = (user_name(uid), uid)
         if uid not in (0, os.getuid()):
             transport.abort()
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-class _Quiet(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield  # bot/wiring.py owns the signals
 
 
 class Server:
@@ -82,18 +76,9 @@ class Server:
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         routes = [Route(f"/{name}", _route(name, answer), methods=["POST"]) for name, answer in answers.items()]
-        self._streams = asyncio.Event()
-        routes.append(Route("/facts", _stream(facts, self._streams), methods=["GET"]))
-        config = uvicorn.Config(
-            Starlette(routes=routes),
-            http=_WithPeer,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=3,
-        )
-        self._server = _Quiet(config)
+        ending = asyncio.Event()
+        routes.append(Route("/facts", _stream(facts, ending), methods=["GET"]))
+        self._serving = Serving(Starlette(routes=routes), self._listener, ending, _WithPeer)
 
     def listen(self) -> None:
         """From here on requests wait, and `serve` answers them."""
@@ -105,21 +90,19 @@ class Server:
             self._listener.listen()
         except OSError as problem:
             raise BadInput(
-                f"No socket can be made at {self._path} ({problem}); name a `data` in [moss] on a local disk."
+                f"No socket can be made at {self._path}: {problem.strerror}; name a `data` in [moss] on a local disk."
             ) from None
         finally:
             os.umask(before)
 
     async def serve(self) -> None:
         try:
-            await self._server.serve(sockets=[self._listener])
+            await self._serving.serve()
         finally:
-            self._listener.close()
             self._path.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        self._streams.set()
-        self._server.should_exit = True
+        self._serving.stop()
 
 
 def _route(name: str, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
@@ -155,7 +138,7 @@ async def _payload(request: Request) -> dict[str, Any]:
     except ValueError:
         payload = None
     if not isinstance(payload, dict):
-        raise BadInput("The request is not a JSON object.")
+        raise BadInput("The request is not a JSON object; send one.")
     return payload
 
 
@@ -192,7 +175,7 @@ class Client:
         async with self._open(timeout_s) as http:
             return _checked(await http.post(f"/{verb}", json=payload or {}, headers=headers))
 
-    async def facts(self, substrate: str, since: int) -> AsyncIterator[dict[str, Any]]:
+    async def facts(self, substrate: str, since: int) -> AsyncGenerator[dict[str, Any], None]:
         async with (
             self._open(3 * KEEPALIVE_S) as http,
             http.stream("GET", "/facts", params={"substrate": substrate, "since": since}) as response,
@@ -211,7 +194,7 @@ class Client:
         try:
             if not stat.S_ISSOCK(self._path.stat().st_mode):
                 raise FileNotFoundError
-            transport = httpx.AsyncHTTPTransport(uds=str(self._path))
+            transport = httpx.AsyncHTTPTransport(uds=str(self._path), verify=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://moss", timeout=timeout_s) as http:
                 yield http
         except (FileNotFoundError, httpx.ConnectError):
@@ -230,7 +213,9 @@ def _checked(response: httpx.Response) -> Any:
     try:
         answer = response.json()
     except ValueError:
-        raise Unavailable(f"What answers on the control socket is not Moss ({response.status_code}).") from None
+        raise Unavailable(
+            f"What answers on the control socket is not Moss ({response.status_code}); end it, and start `moss run`."
+        ) from None
     if response.is_success:
         return answer
     kind = getattr(errors, str(answer.get("kind")), MossError)

@@ -31,7 +31,7 @@ def prepare(data: Path) -> str:
         fresh.unlink()
     except OSError as problem:
         raise BadInput(
-            f"The data directory {data} cannot be used ({problem}); name another as `data` in [moss]."
+            f"The data directory {data} cannot be used: {problem.strerror}; name another as `data` in [moss]."
         ) from None
     if owner := installation(data):
         return owner

@@ -1,35 +1,41 @@
 """`moss doctor`: one line per thing Moss depends on, each asked by its own owner, each with its mend."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import socket
 import stat
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bot import control
+from bot import control, pitfalls
 from bot.data import installation
-from bot.render import line
+from bot.pitfalls import failed, warning
 from bot.settings import Settings
+from bot.words import count, duration, line
 from core.clock import system_clock
 from core.coders import catalogue
 from core.containers.choose import choose
 from core.containers.docker_host import DockerHost
-from core.containers.host import label
+from core.containers.host import Host, label
 from core.model.errors import BadInput, MossError, Unavailable
 from core.model.substrate import Substrate
 from core.model.value import new_id
 from core.pipeline.check_substrate import Finding, Outcome, check_substrate
 from core.repository import Clone, git
+from core.store import people, swaps
 from core.store.store import Store
 
 LIMIT_S = 60.0
 LITTLE_SPACE_BYTES = 2_000_000_000
+CLOCK_DRIFT_S = 60.0
 
 
 Check = Callable[[], Awaitable[str]]
@@ -41,38 +47,23 @@ async def examine(load: Callable[[], Settings]) -> list[Finding]:
     try:
         settings = load()
     except MossError as problem:
-        return [*findings, Finding("settings", Outcome.failed, problem.sentence)]
-    findings.append(Finding("settings", Outcome.ok, f"{len(settings.substrate)} substrate(s), data in {settings.data}"))
-    if not settings.consent.approvers:
-        findings.append(_warning("consent", "Nobody may approve; name people as `approvers` in [consent]."))
+        return [*findings, failed("settings", problem.sentence)]
+    substrates = count(len(settings.substrate), "substrate")
+    findings.append(Finding("settings", Outcome.ok, f"{substrates}, data in {settings.data}"))
+    findings += pitfalls.of_consent(settings.consent)
+    findings += pitfalls.of_places(settings)
     findings.append(await _checked("data", lambda: _data(settings.data)))
     findings += _space(settings.data)
     findings.append(await _checked("socket", lambda: _socket(settings)))
-    findings.append(await _checked("database", lambda: _database(settings)))
-    findings += await _host(settings)
-    findings += await _coders(settings)
-    for substrate in settings.substrate:
-        findings += await examine_substrate(settings, substrate)
+    async with contextlib.AsyncExitStack() as stack:
+        store, finding = await _database(settings, stack)
+        findings.append(finding)
+        findings += pitfalls.of_people(settings, await _with_token(settings, store))
+        if settings.room.enabled:
+            findings.append(await _checked("room", lambda: _room(settings)))
+        findings += await _coders(settings)
+        findings += await _host(settings, store)
     return findings
-
-
-async def examine_substrate(settings: Settings, substrate: Substrate) -> list[Finding]:
-    name = f"substrate {substrate.name}"
-    findings = [await _checked(name, lambda: _repository(settings, substrate))]
-    missing = [file for file in substrate.tasks if not Path(file).is_file()]
-    if missing:
-        findings.append(
-            Finding(name, Outcome.failed, f"`tasks` names {missing[0]}, which is not a file; mend the path.")
-        )
-    if substrate.tests is None:
-        findings.append(
-            _warning(name, "It names no tests, so that only replays judge a change; add [substrate.tests].")
-        )
-    return findings
-
-
-def _warning(name: str, sentence: str) -> Finding:
-    return Finding(name, Outcome.warning, sentence)
 
 
 async def _checked(name: str, check: Check) -> Finding:
@@ -80,11 +71,9 @@ async def _checked(name: str, check: Check) -> Finding:
         async with asyncio.timeout(LIMIT_S):
             return Finding(name, Outcome.ok, await check())
     except MossError as problem:
-        return Finding(name, Outcome.failed, problem.sentence)
+        return failed(name, problem.sentence)
     except TimeoutError:
-        return Finding(
-            name, Outcome.failed, f"It did not answer within {LIMIT_S:.0f} s; see what keeps it, and try again."
-        )
+        return failed(name, f"It did not answer within {LIMIT_S:.0f} s; see what keeps it, and try again.")
 
 
 async def _python() -> str:
@@ -114,7 +103,11 @@ def _space(data: Path) -> list[Finding]:
     free = shutil.disk_usage(_nearest(data)).free
     if free >= LITTLE_SPACE_BYTES:
         return [Finding("space", Outcome.ok, f"{free / 1e9:.0f} GB free")]
-    return [_warning("space", f"Only {free / 1e9:.1f} GB are free at {data}; images and transcripts need more.")]
+    return [
+        warning(
+            "space", f"Only {free / 1e9:.1f} GB are free at {data}, and images and transcripts need more; free some."
+        )
+    ]
 
 
 async def _socket(settings: Settings) -> str:
@@ -126,15 +119,68 @@ async def _socket(settings: Settings) -> str:
     return f"Moss {answer['version']} is running, process {answer['pid']}"
 
 
-async def _database(settings: Settings) -> str:
-    store = await Store.open(settings.database_url, system_clock)
+async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[Store | None, Finding]:
+    """Open until the stack is left; None when it cannot be opened, or comes with the first start."""
+    if settings.moss.database is None and not (settings.data / "moss.db").exists():
+        will_be = f"{settings.data / 'moss.db'} will be made by the first `moss run`"
+        return None, Finding("database", Outcome.ok, will_be)
+    opened: list[Store] = []
+
+    async def ping() -> str:
+        opened.append(await Store.open(settings.database_url, system_clock))
+        stack.push_async_callback(opened[0].close)
+        return await opened[0].ping()
+
+    finding = await _checked("database", ping)
+    return (opened[0] if finding.level is Outcome.ok else None), finding
+
+
+async def _with_token(settings: Settings, store: Store | None) -> set[str]:
+    """Everybody, when nobody can be asked: that was told before."""
+    if store is None:
+        return set(settings.consent.approvers)
+    async with store.reading() as db:
+        return {person.name for person in await people.listing(db)}
+
+
+async def _room(settings: Settings) -> str:
+    where = f"{settings.room.host}:{settings.room.port}"
+    if settings.room.port == 0 or await _is_running(settings):
+        return f"It listens at {where}" if settings.room.port else "It takes any free port"
+    if not is_free(settings.room.host, settings.room.port):
+        raise Unavailable(f"{where} is taken, or not an address of this machine; change `port` or `host` in [room].")
+    return f"{where} is free"
+
+
+async def _is_running(settings: Settings) -> bool:
     try:
-        return await store.ping()
-    finally:
-        await store.close()
+        await control.Client(settings.socket).ask("hello", timeout_s=5)
+    except MossError:
+        return False
+    return True
 
 
-async def _host(settings: Settings) -> list[Finding]:
+def is_free(host: str, port: int) -> bool:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as plug:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            plug.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+async def _coders(settings: Settings) -> list[Finding]:
+    try:
+        coders = catalogue.coders(settings.coder)
+    except MossError as problem:
+        return [failed("coder", problem.sentence)]
+    return [await _checked(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]
+
+
+async def _host(settings: Settings, store: Store | None) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="moss-") as scratch:
         known = installation(settings.data)
         data = settings.data if settings.data.is_dir() else Path(scratch)
@@ -142,11 +188,15 @@ async def _host(settings: Settings) -> list[Finding]:
         host, why = await choose(settings.moss.host, data, owner)
         try:
             findings = [await _checked("host", host.ping)]
+            answers = findings[0].level is Outcome.ok
             if not host.isolates:
-                findings.append(_warning("isolation", why))
-            elif isinstance(host, DockerHost) and findings[0].level is Outcome.ok:
+                findings.append(warning("isolation", why))
+            elif isinstance(host, DockerHost) and answers:
                 findings.append(await _checked("relay", lambda: _relay(host)))
-            if not known and findings[0].level is Outcome.ok:
+                findings.append(await _clock(host))
+            for substrate in settings.substrate:
+                findings += await _substrate(settings, substrate, host, store)
+            if not known and answers:
                 for image in await host.images({label.OWNER: owner}):
                     await host.remove_image(image)
             return findings
@@ -161,12 +211,39 @@ async def _relay(host: DockerHost) -> str:
     return "A relay can be built, and is reached through the data directory"
 
 
-async def _coders(settings: Settings) -> list[Finding]:
+async def _clock(host: DockerHost) -> Finding:
     try:
-        coders = catalogue.coders(settings.coder)
+        ahead_s = ((await host.clock()) - system_clock()).total_seconds()
     except MossError as problem:
-        return [Finding("coder", Outcome.failed, problem.sentence)]
-    return [await _checked(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]
+        return failed("clock", problem.sentence)
+    if abs(ahead_s) < CLOCK_DRIFT_S:
+        return Finding("clock", Outcome.ok, "The engine's clock agrees with ours")
+    way = "ahead of" if ahead_s > 0 else "behind"
+    return warning(
+        "clock", f"The engine's clock is {duration(abs(ahead_s))} {way} ours, so that logs do not match; set it."
+    )
+
+
+async def _substrate(settings: Settings, substrate: Substrate, host: Host, store: Store | None) -> list[Finding]:
+    name = f"substrate {substrate.name}"
+    findings = [await _checked(name, lambda: _repository(settings, substrate))]
+    findings += pitfalls.of_substrate(substrate, host)
+    with contextlib.suppress(MossError):  # the host does not answer, which was told before
+        findings += await _way_in(substrate, host, store)
+    return findings
+
+
+async def _way_in(substrate: Substrate, host: Host, store: Store | None) -> list[Finding]:
+    """What must be free, or there, before the agent can be adopted."""
+    name, run = f"substrate {substrate.name}", substrate.run
+    if await _lives(substrate, host, store):
+        return []
+    if run.box:
+        there = await host.look(run.box) is not None
+        return [] if there else [failed(name, f"There is no box {run.box} here; start it, or leave out `run.box`.")]
+    if run.publish and not is_free("", run.publish):
+        return [failed(name, f"`run.publish` is {run.publish}, and something else has that port; free or change it.")]
+    return []
 
 
 async def _repository(settings: Settings, substrate: Substrate) -> str:
@@ -175,6 +252,16 @@ async def _repository(settings: Settings, substrate: Substrate) -> str:
         clone = await Clone.of(substrate.repository, data / "repos" / f"{substrate.name}.git")
         head = await clone.head(substrate.branch)
     return f"`{substrate.branch}` of {substrate.repository} is at {head[:12]}"
+
+
+async def _lives(substrate: Substrate, host: Host, store: Store | None) -> bool:
+    """Whether the agent that Moss answers for runs, and so has the port that is its own."""
+    if store is None:
+        return False
+    async with store.reading() as db:
+        live = await swaps.live_version(db, substrate.name)
+    seen = await host.look(live.box) if live else None
+    return seen is not None and seen.running
 
 
 async def check_thoroughly(settings: Settings, substrate: Substrate, tell: Callable[[Finding], None]) -> None:
@@ -199,4 +286,8 @@ def row(finding: Finding) -> Text:
 
 
 def report(findings: list[Finding]) -> RenderableType:
-    return Group(*map(row, findings))
+    found = Counter(finding.level for finding in findings)
+    bad = [f"{found[Outcome.failed]} failed"] if found[Outcome.failed] else []
+    bad += [count(found[Outcome.warning], "warning")] if found[Outcome.warning] else []
+    style = "red" if found[Outcome.failed] else "yellow" if bad else "green"
+    return Group(*map(row, findings), Text(", ".join(bad) or "Everything is there.", style=style))

@@ -1,21 +1,21 @@
 """What the terminal shows: pure functions from values to text and tables. Text from outside is made harmless here."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import assert_never
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bot.chat import Card, Tone
+from bot.words import harmless, line, moment, spend
 from core.model.batch import Batch
 from core.model.brief import TrialFile
 from core.model.candidate import Candidate
 from core.model.consent import Consent
 from core.model.events import Fact
 from core.model.evidence import Chunk
-from core.model.keypoints import Level, Matrix, Row
+from core.model.keypoints import Level, Matrix, Prediction, Row
 from core.model.replies import Diagnosis, Plan
 from core.model.run import (
     Built,
@@ -35,14 +35,7 @@ from core.model.run import (
     Spend,
 )
 from core.model.swap import Version
-
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor moves
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # titles, links, clipboard writes, with their payload
-    r"|\x1b.?",
-    re.DOTALL,
-)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from core.model.value import short
 
 PIPE = 300
 """Columns."""
@@ -57,23 +50,8 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(file=made.file, markup=False, highlight=False, emoji=False, width=PIPE)
 
 
-def harmless(text: str) -> str:
-    """Without anything a terminal would obey: escape sequences, control characters, reversed writing direction."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
-
-
-def line(text: str, limit: int = 100) -> str:
-    """One harmless line, cut with an ellipsis."""
-    flat = " ".join(harmless(text).split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
-
-
 def plain(text: str) -> Text:
     return Text(harmless(text))
-
-
-def moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M}" if at else ""
 
 
 def table(*columns: str) -> Table:
@@ -134,13 +112,6 @@ def runs(listed: Sequence[Run]) -> RenderableType:
     return made if made.row_count else Text("No runs yet: `moss evolve`.")
 
 
-def spend(total: Spend) -> str:
-    parts = [f"{total.seconds:.0f} s"]
-    parts += [f"{total.tokens:,} tokens"] if total.tokens else []
-    parts += [f"${total.money_usd:.2f}"] if total.money_usd else []
-    return ", ".join(parts)
-
-
 def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent: Consent | None) -> RenderableType:
     head = Text.assemble(one.id, "  ", state(one.state), f"  {one.substrate}  batch {one.batch}  {one.dial}")
     parts: list[RenderableType] = [head]
@@ -154,6 +125,7 @@ def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent:
         steps.add_row(str(done.n), done.step.name, done.result.kind, f"{took:.1f} s", line(what_came(done)))
     if steps.row_count:
         parts += [Text(""), steps, plain(f"spent {spend(total)}")]
+    parts += [line for done in history if isinstance(done.result, Prepared) for line in undeployed(done.result)]
     if candidate:
         partial = "  partial" if candidate.partial else ""
         size = f"{len(candidate.files)} files, +{candidate.insertions} -{candidate.deletions}"
@@ -174,6 +146,16 @@ def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent:
         if consent.policy.allow_sole_approver and len(consent.policy.approvers) == 1:
             parts.append(Text("one person alone may start and approve here (allow_sole_approver)"))
     return Group(*parts)
+
+
+def undeployed(fixed: Prepared) -> list[RenderableType]:
+    """What the owner's branch holds beyond the live commit, and the run started from."""
+    if not fixed.undeployed_count:
+        return []
+    listed = [plain(f"  {commit.commit[:12]}  {line(commit.subject)}") for commit in fixed.undeployed]
+    more = fixed.undeployed_count - len(listed)
+    head = plain(f"not live yet, and to be deployed with it: {fixed.undeployed_count} of the owner's commits")
+    return [Text(""), head, *listed, *([plain(f"  and {more} older ones")] if more else [])]
 
 
 def what_came(done: Done) -> str:
@@ -203,11 +185,7 @@ def what_came(done: Done) -> str:
             assert_never(unknown)
 
 
-def short(image: str) -> str:
-    return image.removeprefix("sha256:")[:12]
-
-
-def matrices(baseline: Matrix, control: Matrix, candidate: Matrix) -> RenderableType:
+def matrices(baseline: Matrix, control: Matrix, candidate: Matrix, held: Prediction | None = None) -> RenderableType:
     """Keypoint by keypoint: as recorded, the live agent today, the candidate."""
     made = table("task", "keypoint", "recorded", "live", "candidate", "")
     before = {row.key: row for row in baseline.rows}
@@ -219,7 +197,7 @@ def matrices(baseline: Matrix, control: Matrix, candidate: Matrix) -> Renderable
         made.add_row(
             plain(row.task), plain(row.keypoint.text), level(old), level(now), level(row), Text(mark, style="bold")
         )
-    return made
+    return Group(made, *prediction(held))
 
 
 def matrix(one: Matrix) -> RenderableType:
@@ -269,6 +247,20 @@ def fact(one: Fact) -> str:
     return line(f"{one.at:%H:%M:%S} {said}{by}", 300)
 
 
+TONES = {Tone.calm: "bold", Tone.asking: "bold yellow", Tone.good: "bold green", Tone.bad: "bold red"}
+
+
+def card(one: Card) -> RenderableType:
+    """What a chat shows as a card. Its buttons are verbs here, and whoever shows it says which."""
+    parts: list[RenderableType] = [Text(harmless(one.title), style=TONES[one.tone])]
+    width = max((len(line.name) for line in one.lines), default=0)
+    parts += [plain(f"  {line.name:<{width}}  {line.text}") for line in one.lines]
+    for section in one.body:
+        parts += [Text("")] + ([Text(harmless(section.heading), style="bold")] if section.heading else [])
+        parts += [diff(section.text) if section.look == "code" else plain(section.text)]
+    return Group(*parts, *([Text(""), plain(one.link)] if one.link else []))
+
+
 def diff(text: str) -> RenderableType:
     colours = {"+": "green", "-": "red", "@": "cyan"}
     shown = Text()
@@ -292,13 +284,29 @@ def diagnosis(found: Diagnosis) -> RenderableType:
     return Group(*parts)
 
 
-def plan(made: Plan) -> RenderableType:
+def plan(made: Plan, held: Prediction | None = None) -> RenderableType:
     changes = table("file", "change")
     for change in made.changes:
         changes.add_row(plain(change.path), plain(change.change))
     better = f"expects to improve: {', '.join(made.expect_better) or 'nothing'}"
     worse = f"may hurt: {', '.join(made.may_hurt) or 'nothing'}"
-    return Group(plain(made.summary), Text(""), changes, Text(""), plain(better), plain(worse))
+    return Group(plain(made.summary), Text(""), changes, Text(""), plain(better), plain(worse), *prediction(held))
+
+
+def prediction(held: Prediction | None) -> list[RenderableType]:
+    """What came of what a plan expected; nothing before its candidate is scored."""
+    if held is None:
+        return []
+    told = {
+        "rose as expected": held.met,
+        "did NOT rise, though expected": held.missed,
+        "fell as feared": held.hurt,
+        "rose unexpectedly": held.rose,
+        "FELL unexpectedly": held.fell,
+        "no keypoint of this run": held.unknown,
+    }
+    lines = [plain(f"{what}: {line(', '.join(names), 400)}") for what, names in told.items() if names]
+    return [Text(""), *(lines or [Text("nothing rose or fell, and nothing was expected to")])]
 
 
 def trials(listed: Sequence[TrialFile]) -> RenderableType:

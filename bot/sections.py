@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from bot import schedule
 from core.model.evidence import FailureKind
 from core.model.run import Budget, Dial
 from flags.seal import SEAL_AGE_S, SEAL_COUNT
@@ -50,9 +51,12 @@ class Room(Section):
     """Where it listens. Another address than this machine's own opens the room to the network, without encryption."""
     port: int = Field(default=8090, ge=0, le=65535)
     """0 takes any free port; `room.json` in the data directory says which."""
+    names: tuple[str, ...] = ()
+    """By which other names browsers reach it, behind a proxy for one: `moss.example.org`. A request under any other
+    name is refused, since it may come from a page that had its own name lead here."""
     channels: dict[str, str] = {}
-    """Channel to substrate, for several substrates: `sales = "desk"`. Without it each substrate has a channel of its
-    name."""
+    """Further channels, and which substrate is talked to there: `sales = "desk"`. Each substrate has a channel of its
+    name in any case."""
 
 
 class Who(StrEnum):
@@ -78,6 +82,8 @@ class Permits(Section):
     """Also `batches`, `batch`, `history` and what a run made."""
     talk: Who = Who.anyone
     """Who may talk to the agent through Moss."""
+    talk_per_minute: int = Field(default=30, ge=1)
+    """How many messages one person may send to the agent in a minute."""
 
 
 class Announce(Section):
@@ -95,6 +101,13 @@ class Digest(Section):
     """Where it is posted, as `platform/workspace/channel`. Without any: wherever news of runs goes."""
     nothing: Literal["line", "silence"] = "line"
     """What is posted when nothing happened."""
+
+    @field_validator("cron")
+    @classmethod
+    def _due(cls, cron: str) -> str:
+        if problem := schedule.problem(cron):
+            raise ValueError(problem)
+        return cron
 
     @field_validator("timezone")
     @classmethod

@@ -8,23 +8,28 @@ import json
 import os
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bot import built_in
+from bot.files import Unreadable, text_of
 from bot.sections import Announce, Digest, Evolve, Flags, Installation, Permits, Room
 from core.coders.catalogue import CoderSettings, anchored
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
+from core.model.mistakes import in_words
 from core.model.substrate import Substrate
 
 NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TEST_POSTGRES", "MOSS_TOKEN"})
 """Names of ours that live in the environment and are no settings."""
 
+FILE_BYTES = 1_000_000
 SOCKET_PATH_LIMIT = 104
 """Bytes of a unix socket's path that every system takes."""
 
@@ -54,12 +59,19 @@ class Settings(BaseSettings):
     people: dict[str, tuple[str, ...]] = {}
     """A person's other names, such as `anna = ["cli:anna"]`, so that who starts a run cannot approve it alone."""
 
+    _built_in: bool = PrivateAttr(default=False)
+
     @model_validator(mode="after")
     def _distinct(self) -> "Settings":
         names = [substrate.name for substrate in self.substrate]
         if len(set(names)) != len(names):
-            raise ValueError("two substrates have the same name")
+            raise ValueError("two substrates have the same name; rename one")
         return self
+
+    @property
+    def built_in(self) -> bool:
+        """Nobody wrote them: this Moss is one to be tried out."""
+        return self._built_in
 
     @property
     def data(self) -> Path:
@@ -92,16 +104,28 @@ class Settings(BaseSettings):
         return next((person for person, others in self.people.items() if who in others), unlisted)
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read, check, and make paths absolute. Raises BadInput that names every mistake."""
+def file(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the settings stand: as said, as in the environment, or here."""
     environ = os.environ if environ is None else environ
-    path = (path or Path(environ.get("MOSS_CONFIG", "moss.toml"))).absolute()
-    text = _text(path)
-    try:
-        written = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        raise BadInput(f"{path} is not valid TOML: {str(problem).rstrip('.')}.") from None
+    return (path or Path(environ.get("MOSS_CONFIG") or "moss.toml")).absolute()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, beginning: bool = False) -> Settings:
+    """Read, check, and make paths absolute. Raises BadInput that names every mistake.
+
+    Where nobody names a file and none is here, the built-in settings count: for whoever is `beginning`, which is
+    `moss run`, and after that for every verb.
+    """
+    environ = os.environ if environ is None else environ
+    named = path is not None or bool(environ.get("MOSS_CONFIG"))
+    path = file(path, environ)
     from_environment, mistakes = _from_environment(environ)
+    built = None if named or path.exists() else _built_in(path.parent, from_environment, beginning)
+    text = "" if built else _text(path)
+    try:
+        written = built or tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise BadInput(f"{path} is not valid TOML: {str(problem).rstrip('.')}; correct it there.") from None
 
     class Here(Settings):
         @classmethod
@@ -118,15 +142,26 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
                 InitSettingsSource(settings_cls, init_kwargs=written),
             )
 
+    where = Whereabouts(path, text, environ, listed=isinstance(written.get("substrate"), list))
     try:
         settings = Here()  # type: ignore[call-arg]
     except ValidationError as problem:
-        listed = isinstance(written.get("substrate"), list)
-        mistakes += [_sentence(error, path, text, environ, listed) for error in problem.errors()]
+        mistakes += [_sentence(error, where) for error in problem.errors()]
+    else:
+        mistakes += [f"{where.of(keys)}: {what}." for keys, what in _contradictions(settings)]
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise BadInput(f"The settings have {count}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    settings._built_in = built is not None
     return _absolute(settings, path.parent)
+
+
+def _built_in(here: Path, from_environment: Mapping[str, Any], beginning: bool) -> dict[str, Any] | None:
+    given = from_environment.get("moss", {})
+    data = (here / str(given.get("data", Installation().data))).resolve()
+    if not (beginning or built_in.begun(data)):
+        return None
+    return built_in.written(data, str(given.get("host", "process")))
 
 
 def variable(name: str) -> str | None:
@@ -135,14 +170,15 @@ def variable(name: str) -> str | None:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise BadInput(
-            f"{path} does not exist; write one (docs/configuration.md explains every line) or name it with --config."
-        ) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadInput(f"{path} cannot be read ({problem}); make it a readable UTF-8 file.") from None
+            f"{path} does not exist; write one (`moss init` does, docs/configuration.md explains it), or name it with "
+            "--config."
+        )
+    try:
+        return text_of(path, FILE_BYTES)
+    except Unreadable as problem:
+        raise BadInput(f"{path} cannot be read: {problem}; make it a readable UTF-8 file.") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -178,16 +214,35 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     return nested, mistakes
 
 
-def _sentence(error: ErrorDetails, path: Path, text: str, environ: Mapping[str, str], listed: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Finds the place of a setting for whoever has to mend it."""
+
+    path: Path
+    text: str
+    environ: Mapping[str, str]
+    listed: bool
+    """Substrates are written as a list, so that their number is part of the name."""
+
+    def keys(self, location: Sequence[object]) -> list[str]:
+        keys = [str(key) for key in location]
+        if keys[:1] == ["substrate"] and not self.listed:
+            return [key for n, key in enumerate(keys) if n != 1 or not key.isdigit()]
+        return keys
+
+    def of(self, location: Sequence[object]) -> str:
+        keys = self.keys(location)
+        short = f"MOSS_{keys[-1].upper()}" if keys[:1] == ["moss"] else ""
+        found = sorted({f"MOSS_{'__'.join(keys).upper()}", short} & self.environ.keys())
+        if found:
+            return f"{found[0]} (environment)"
+        line = _line_of(self.text, keys)
+        return f"{self.path.name}{f', line {line}' if line else ''}: {'.'.join(keys) or 'settings'}"
+
+
+def _sentence(error: ErrorDetails, whereabouts: Whereabouts) -> str:
     """One mistake: where it stands, what is wrong, how to mend it. Never the value: it may be a secret."""
-    keys = [str(key) for key in error["loc"]]
-    if keys[:1] == ["substrate"] and not listed:
-        keys = [key for n, key in enumerate(keys) if n != 1 or not key.isdigit()]
-    name = ".".join(keys) or "settings"
-    from_environment = {f"MOSS_{'__'.join(keys).upper()}", f"MOSS_{keys[-1].upper()}" if keys[:1] == ["moss"] else ""}
-    found = sorted(from_environment & environ.keys())
-    line = _line_of(text, keys)
-    where = f"{found[0]} (environment)" if found else f"{path.name}{f', line {line}' if line else ''}: {name}"
+    keys, where = whereabouts.keys(error["loc"]), whereabouts.of(error["loc"])
     if error["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])
         near = difflib.get_close_matches(keys[-1], known, n=1)
@@ -195,9 +250,26 @@ def _sentence(error: ErrorDetails, path: Path, text: str, environ: Mapping[str, 
         return f"{where}: no such setting; {mend}"
     if error["type"] == "missing":
         section = ".".join(keys[:-1])
-        return f"{where}: is missing; add {f'it to [{section}]' if section else f'a section [{name}]'}."
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return f"{where}: {message}."
+        return f"{where}: is missing; add {f'it to [{section}]' if section else f'a section [{keys[-1]}]'}."
+    return f"{where}: {in_words(error)}."
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[Sequence[object], str]]:
+    """Each setting is right by itself and they do not go together: nothing would work, and it would not say why."""
+    for n, substrate in enumerate(settings.substrate):
+        run, replay, health, here = substrate.run, substrate.replay, substrate.health, ("substrate", n)
+        needs_port = "`health.http`" if health.http else ""
+        needs_port = needs_port if replay.kind == "exec" else f"`replay` of the kind {replay.kind}"
+        if needs_port and run.port is None:
+            yield (*here, "run", "port"), f"is missing, and {needs_port} needs it; add it to [substrate.run]"
+        if run.publish and run.port is None:
+            yield (*here, "run", "publish"), "leads nowhere without `run.port`; add that"
+        if replay.kind != "exec" and not replay.path.startswith("/"):
+            yield (*here, "replay", "path"), "should begin with a slash"
+        if health.http and not health.http.startswith("/"):
+            yield (*here, "health", "http"), "should begin with a slash, such as `/health`"
+        if not run.state_path.startswith("/"):
+            yield (*here, "run", "state_path"), "should begin with a slash, since it is a path in the container"
 
 
 def _known_keys(keys: list[str]) -> list[str]:
@@ -225,9 +297,14 @@ def _line_of(text: str, keys: list[str]) -> int | None:
     """The line on which a key is written, or its nearest table; good enough to find it, never needed to be right."""
     table: list[str] = []
     wanted = [key for key in keys if not key.isdigit()]
+    which = next((int(key) for key in keys if key.isdigit()), None)
     nearest = None
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
+        if stripped.startswith("[[") and which is not None:
+            which -= 1
+        if which not in (None, -1):
+            continue  # of another one in the list
         if stripped.startswith("["):
             table = [part.strip() for part in stripped.strip("[]").split("]")[0].split(".")]
             if table == wanted[: len(table)]:

@@ -15,8 +15,10 @@ from rich.console import RenderableType
 
 from bot import settings as configuration
 from bot.control import Client
-from bot.render import console, harmless
+from bot.files import Unreadable, text_of
+from bot.render import console
 from bot.settings import Settings
+from bot.words import harmless
 from core.clock import system_clock
 from core.model.errors import BadInput
 from core.store.store import Store
@@ -32,9 +34,7 @@ TokenFile = Annotated[
     ),
 ]
 
-EXIT_NOT_OFFERED = 3
-"""`evolve --wait` ended without a candidate that waits for consent."""
-
+TOKEN_BYTES = 4096
 _chosen: list[Path] = []
 
 
@@ -43,8 +43,12 @@ def choose_settings(path: Path | None) -> None:
     _chosen[:] = [path] if path else []
 
 
-def load_settings() -> Settings:
-    return configuration.load(_chosen[0] if _chosen else None)
+def settings_file() -> Path:
+    return configuration.file(_chosen[0] if _chosen else None)
+
+
+def load_settings(*, beginning: bool = False) -> Settings:
+    return configuration.load(_chosen[0] if _chosen else None, beginning=beginning)
 
 
 def verb(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
@@ -91,9 +95,9 @@ def token(file: Path | None) -> str:
     """A person's token; never an argument, since the process table shows those to everybody."""
     if file is not None:
         try:
-            given = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise BadInput(f"The token file {file} cannot be read ({problem}); name another.") from None
+            given = text_of(file, TOKEN_BYTES).strip()
+        except Unreadable as problem:
+            raise BadInput(f"The token file {file} cannot be read: {problem}; name another.") from None
     elif variable := configuration.variable("MOSS_TOKEN"):
         given = variable.strip()
     elif sys.stdin.isatty():

@@ -2,21 +2,29 @@
 
 import asyncio
 import contextlib
-import logging
+import itertools
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
-from structlog.typing import Processor
 
-from bot import control
+from bot import control, first_start
+from bot.adapters.room.server import Room
+from bot.announcer import Announcer
 from bot.answers import answers, follow
+from bot.chat import Chat
 from bot.data import alone, prepare
+from bot.digest import Digests
+from bot.inbox import Inbox
+from bot.logs import start_logging
+from bot.receive import give_up, receive
+from bot.schedule import Schedule
 from bot.settings import Settings
 from bot.verbs import Moss
 from core.clock import system_clock
@@ -36,29 +44,14 @@ log = structlog.get_logger(__name__)
 TICK_S = 15.0
 """What a wake-up missed is found at the next tick: a row of the outbox, a batch or a consent that came of age."""
 GRACE_S = 10.0
+SHORT_GRACE_S = 5.0
+"""What is asked and told may take so long to its end; whatever does not is done after the next start."""
+FORGET_EVERY = 240
+"""Ticks between two looks for what may be forgotten."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MIN_FREE_BYTES = 1_000_000_000
 
-
-def start_logging() -> None:
-    """To standard error, also what libraries say: lines for a person on a terminal, JSON otherwise."""
-    terminal = sys.stderr.isatty()
-    common: list[Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *([] if terminal else [structlog.processors.format_exc_info]),
-    ]
-    last: Processor = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *common, last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    libraries = logging.StreamHandler(sys.stderr)
-    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    libraries.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processors=[without_meta, last], foreign_pre_chain=common)
-    )
-    logging.basicConfig(handlers=[libraries], level=logging.WARNING)
+Ready = Callable[[Moss], Coroutine[Any, Any, None]]
 
 
 def _own_scratch(scratch: Path) -> None:
@@ -68,21 +61,25 @@ def _own_scratch(scratch: Path) -> None:
     tempfile.tempdir = str(scratch)
 
 
-async def run(settings: Settings) -> None:
-    """`moss run`."""
+async def run(settings: Settings, ready: Ready | None = None) -> None:
+    """`moss run`. What is `ready` begins once everything answers, and is cancelled at the end."""
     start_logging()
     control.check_length(settings.socket)
     owner = prepare(settings.data)
     with alone(settings.data):
         _own_scratch(settings.data / "tmp")
+        if settings.built_in:
+            await first_start.lay_desk(settings.data)
         if settings.moss.database is None and not (settings.data / "moss.db").exists():
             await upgrade(settings.database_url)  # the embedded default begins empty, so nothing can be spoiled
-        async with opened(settings, owner) as moss:
-            await _serve(moss)
+        async with opened(settings, owner) as (moss, room):
+            await _serve(moss, room, ready)
+            if settings.built_in:
+                await first_start.rest(moss)
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, owner: str) -> AsyncIterator[Moss]:
+async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Room | None]]:
     """Every room, in order; whatever was opened is closed in the opposite order, also when opening fails half way."""
     async with AsyncExitStack() as stack:
         store = await Store.open(settings.database_url, system_clock)
@@ -108,26 +105,75 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[Moss]:
         dispatch = Dispatch(store=store, durable=durable, host=host, evolution=evolution, owner=owner)
         stack.push_async_callback(durable.close, GRACE_S)
         await dispatch.start()
-        yield Moss(settings, store, host, dispatch)
+        inbox = Inbox(store, lambda: durable.holder)
+        room = Room(store, settings, inbox) if settings.room.enabled else None
+        chats: dict[str, Chat] = {room.chat.platform: room.chat} if room else {}
+        page = room.page if room else lambda run: ""
+        yield Moss(settings, store, host, dispatch, inbox, chats, page), room
 
 
-async def _serve(moss: Moss) -> None:
+async def _serve(moss: Moss, room: Room | None, ready: Ready | None) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     server = control.Server(moss.settings.socket, answers(moss), lambda name, since: follow(moss, name, since))
-    server.listen()
+    if room:
+        room.listen()
+    server.listen()  # last: whoever waits for Moss waits for this socket
+    announcer = Announcer(moss.store, moss.settings, moss.chats, moss.page)
+    schedule, digest = Schedule(), moss.settings.digest
+    schedule.add("digest", Digests(moss.store, moss.settings, moss.chats).tick, digest.cron, digest.timezone)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
+        chatting = [group.create_task(room.serve())] if room else []
+        working = group.create_task(_steadily("inbox", lambda: _work(moss)))
+        announcing = group.create_task(_steadily("news", announcer.run))
         ticking = group.create_task(_tick(moss))
+        schedule.start()
         log.info("running", data=str(moss.settings.data), host=moss.host.name, socket=str(moss.settings.socket))
+        telling = group.create_task(_tell(moss, ready))
         told = group.create_task(ending.wait())
-        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, *chatting, told}, return_when=asyncio.FIRST_COMPLETED)
         log.info("ending")
-        ticking.cancel()
         told.cancel()
+        telling.cancel()
+        # In the order of the way that words take: nothing new is heard, what was heard is worked on, and then told.
+        if room:
+            room.stop()
+            await asyncio.wait(chatting, timeout=SHORT_GRACE_S)
+        await moss.inbox.finish(SHORT_GRACE_S)
+        schedule.stop()
+        announcer.stop()
+        await asyncio.wait({announcing}, timeout=SHORT_GRACE_S)
+        for task in (working, announcing, ticking):
+            task.cancel()
         server.stop()
+
+
+async def _work(moss: Moss) -> None:
+    await moss.inbox.work(partial(receive, moss), partial(give_up, moss), moss.chats)
+
+
+async def _steadily(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """A fault of ours in one room must not end the others: it is logged, and the room begins again."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("begins again", what=what, pause_s=pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+async def _tell(moss: Moss, ready: Ready | None) -> None:
+    """A terminal that is gone ends nothing."""
+    try:
+        if ready:
+            await ready(moss)
+    except Exception:
+        log.exception("nothing more is told on the terminal")
 
 
 async def _tick(moss: Moss) -> None:
@@ -137,8 +183,8 @@ async def _tick(moss: Moss) -> None:
         moss.dispatch.tick,
         lambda: _watch_space(moss.settings.data),
     )
-    while True:
-        for part in parts:
+    for n in itertools.count():
+        for part in (*parts, *([moss.inbox.prune] if n % FORGET_EVERY == 0 else [])):
             try:
                 await part()
             except MossError as problem:

@@ -1,0 +1,190 @@
+"""Talking to the agent through Moss: a message is forwarded to the live agent, its reply posted, and both are kept.
+
+What the agent answered is written down before it is posted, under a name of its own, so that a crash in between neither
+asks the agent twice nor shows two replies.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from bot.chat import Replied, Said
+from bot.inbox import Delivery
+from bot.patience import in_time
+from bot.permits import allowed
+from bot.places import alias, substrate_of
+from bot.verbs import CONVERSATION, Moss
+from core import agent
+from core.model.errors import AgentFailed, BadInput, Refused
+from core.model.substrate import Substrate
+from core.model.swap import Version
+from core.model.transcript import Message, Place
+from core.model.value import sha256
+from core.redact import Redactor
+from core.store import posts, substrates, swaps, turns
+from core.store.turns import Turn
+
+log = structlog.get_logger(__name__)
+
+SWAP_WAIT_S = 180.0
+"""How long a message waits for a swap to end before its person is told to come back."""
+LOOK_S = 5.0
+"""How long a swap of another process may have ended unseen."""
+REPLY = "reply:"
+"""How the keys of replies begin."""
+SORRY = "{} could not answer this. Please try again; a reaction such as 👎 on this message tells its maintainers."
+
+
+async def said(moss: Moss, delivery: Delivery) -> None:
+    """A person wrote something: for the agent, for somebody else to whom the agent listens, or for nobody here."""
+    event = delivery.event
+    assert isinstance(event, Said)
+    async with moss.store.reading() as db:
+        addressed = event.addressed or await _in_a_conversation(db, event.place)
+        observed = not addressed and await turns.is_observed(db, event.place)
+    if addressed:
+        await _front(moss, delivery, event)
+    elif observed:
+        substrate = substrate_of(moss.settings, event.place)
+        await _keep_question(moss, substrate, event.place, event)
+
+
+async def replied(moss: Moss, delivery: Delivery) -> None:
+    """The agent answered under its own name."""
+    event = delivery.event
+    assert isinstance(event, Replied)
+    substrate = substrate_of(moss.settings, event.place)
+    async with moss.store.reading() as db:
+        live = await swaps.live_version(db, substrate.name)
+    number = live.number if live else None
+    message = Message(role="assistant", content=event.text, id=event.message, at=event.at, agent_version=_name(number))
+    async with moss.store.writing() as db:
+        await turns.keep(db, moss.store.now(), substrate.name, event.place, said=message, version=number)
+
+
+async def _in_a_conversation(db: Any, place: Place) -> bool:
+    """In a thread in which the agent answers through Moss, unless it is the thread of a card."""
+    if not place.thread or not await turns.is_fronted(db, place):
+        return False
+    return await posts.of_message(db, place, place.thread) is None
+
+
+async def _front(moss: Moss, delivery: Delivery, event: Said) -> None:
+    place = event.place if event.place.thread else event.place.model_copy(update={"thread": event.message})
+    name = REPLY + delivery.key
+    async with moss.store.reading() as db:
+        if await posts.of_key(db, name):
+            return
+        reply = await turns.of_message(db, place, name)
+    chat = moss.chats[place.platform]
+    if reply is None:
+        person = moss.settings.person(event.person)
+        if refusal := allowed(moss.settings, "talk", person):
+            raise Refused(refusal)
+        if not event.text.strip():
+            raise BadInput("Your message is empty; write what you want to ask, or `/moss help`.")
+        text = moss.inbox.heard.get(place, event.message)
+        if delivery.altered and text is None:
+            raise Refused(
+                "Moss was restarted before your message reached the agent, and it held something that is never stored, "
+                "such as a password, a mail address or a number; please send it again."
+            )
+        if delivery.tries == 0:
+            moss.rates.count(person, moss.settings.permits.talk_per_minute)
+        substrate = substrate_of(moss.settings, place)
+        await in_time(chat, chat.working(event.place, event.message, True))
+        try:
+            reply = await _answered(moss, substrate, place, event, text or event.text, name)
+        finally:
+            await in_time(chat, chat.working(event.place, event.message, False))
+    if reply.said.error:
+        shown, speaker = SORRY.format(reply.substrate), ""
+    else:
+        shown, speaker = moss.inbox.heard.get(place, name) or reply.said.content, reply.substrate
+    message = await in_time(chat, chat.post(place, shown, name, as_agent=speaker))
+    if shown != reply.said.content:
+        moss.inbox.heard.keep(place, message, shown)
+    async with moss.store.writing() as db:
+        await turns.posted(db, place, name, message)
+        await posts.add(db, moss.store.now(), name, place, message=message, shown=sha256(shown.encode()))
+
+
+async def _answered(  # noqa: PLR0917 - who is asked what, where
+    moss: Moss, substrate: Substrate, place: Place, event: Said, text: str, name: str
+) -> Turn:
+    """The agent's turn, kept under `name`."""
+    live = await _live(moss, substrate.name)
+    await _keep_question(moss, substrate, place, event)
+    history = await _history(moss, place, event.message)
+    began = time.monotonic()
+    try:
+        spoken = await agent.say(
+            None, moss.host, live.box, substrate.replay, history, message=text, session=session(place)
+        )
+    except AgentFailed as failed:
+        spoken = Message(role="assistant", content="", error=failed.sentence)
+    seconds = time.monotonic() - began
+    now = moss.store.now()
+    stamped = spoken.model_copy(update={"id": name, "at": now, "agent_version": _name(live.number)})
+    clean = await asyncio.to_thread(Redactor(str(place.conversation)).message, stamped)
+    if clean.error:
+        log.warning("the agent gave no answer", substrate=substrate.name, version=live.number, reason=clean.error)
+    if clean.content != spoken.content:
+        moss.inbox.heard.keep(place, name, spoken.content)
+    async with moss.store.writing() as db:
+        await turns.keep(db, now, substrate.name, place, said=clean, version=live.number, seconds=seconds)
+        kept = await turns.of_message(db, place, name)
+    assert kept is not None
+    return kept
+
+
+async def _live(moss: Moss, substrate: str) -> Version:
+    """What is live now, or once the swap that is under way has ended."""
+    until = time.monotonic() + SWAP_WAIT_S
+    seen = -1
+    while True:
+        seen = await moss.store.wait_for_change(seen, LOOK_S)
+        async with moss.store.reading() as db:
+            swap = await swaps.in_flight(db, substrate)
+            live = await swaps.live_version(db, substrate)
+            down = await substrates.needs_adoption(db, substrate)
+        if swap is None:
+            break
+        if time.monotonic() > until:
+            raise Refused(f"{substrate} is being replaced by another version right now; send it again in a minute.")
+    if live is None or down:
+        raise Refused(f"{substrate} is not running, so it cannot answer; its maintainers can start it: `moss adopt`.")
+    return live
+
+
+async def _keep_question(moss: Moss, substrate: Substrate, place: Place, event: Said) -> None:
+    """Its words are redacted since they arrived."""
+    who = alias(place, moss.settings.person(event.person))
+    message = Message(role="user", content=event.text, id=event.message, who=who, at=event.at)
+    async with moss.store.writing() as db:
+        await turns.keep(db, moss.store.now(), substrate.name, place, said=message)
+
+
+async def _history(moss: Moss, place: Place, question: str) -> list[Message]:
+    """What was said here before, as it was said where that is remembered; without what never was an answer."""
+    async with moss.store.reading() as db:
+        asked = await turns.of_message(db, place, question)
+        assert asked is not None
+        kept = await turns.conversation(db, place, until=asked.n - 1, limit=CONVERSATION)
+    heard = moss.inbox.heard
+    return [
+        one.said.model_copy(update={"content": heard.get(place, one.message) or one.said.content})
+        for one in kept
+        if one.said.error is None
+    ]
+
+
+def session(place: Place) -> str:
+    """The agent's name for this conversation: it tells nobody where it happens."""
+    return "chat-" + sha256(str(place).encode()).removeprefix("sha256:")[:24]
+
+
+def _name(version: int | None) -> str | None:
+    return None if version is None else str(version)

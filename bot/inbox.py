@@ -1,0 +1,287 @@
+"""The inbox: what happens in a chat is written down before the platform hears that it arrived, and worked on in order.
+
+Nothing is written down before it is redacted. What was really said stays in memory, for the agent: see `Heard`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from bot.chat import AnyEvent, Commanded, Flagged, Pressed, Reacted, Replied, Said
+from core.model.errors import MossError
+from core.model.transcript import Place
+from core.process_table import has_ended
+from core.redact import Redactor
+from core.store import inbox as letters
+from core.store import leases
+from core.store.inbox import Letter
+from core.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+TALK, ACT, ASK = "talk ", "act ", "ask "
+"""How lanes begin: what waits for the agent, what complains about it, and what asks Moss."""
+AT_ONCE = {TALK: 8, ACT: 8, ASK: 8}
+PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)
+"""Before each further try of an event that failed; after the last one it is given up."""
+LONGEST_S = 1800.0
+"""Longer than any turn of an agent, with the swap it may have to wait for."""
+LOOK_S = 5.0
+"""How long what another process left behind, or finished, may stay unseen."""
+KEPT = timedelta(days=7)
+"""How long it is remembered that an event came, without its words."""
+HEARD = 2000
+"""How many messages that redaction altered are remembered as they were said."""
+WORDS = ("text", "words", "reason", "answer_to")
+
+_events: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+class NotYet(Exception):
+    """What this event is about may still be on its way; worth another look in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event, to be worked on. It may be worked on again after a crash, so its effects are keyed by it."""
+
+    row: int
+    event: AnyEvent
+    altered: bool = False
+    """Redaction took something out of its words."""
+    tries: int = 0
+
+    @property
+    def key(self) -> str:
+        place = self.event.place
+        return f"{place.platform}:{place.workspace}:{self.event.id}"
+
+
+Perform = Callable[[Delivery], Awaitable[None]]
+GiveUp = Callable[[Delivery, Exception], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Heard:
+    """Messages as they were said, as long as this process lives: the store holds them redacted, and the agent should
+    hear what people say to it."""
+
+    _texts: OrderedDict[tuple[Place, str], str] = field(default_factory=OrderedDict)
+
+    def keep(self, place: Place, message: str, text: str) -> None:
+        self._texts[place.conversation, message] = text
+        while len(self._texts) > HEARD:
+            self._texts.popitem(last=False)
+
+    def get(self, place: Place, message: str) -> str | None:
+        return self._texts.get((place.conversation, message))
+
+
+class Inbox:
+    def __init__(self, store: Store, holder: Callable[[], str]) -> None:
+        """`holder` names the lease of this process at this moment: what is held without a lease is nobody's."""
+        self.heard = Heard()
+        self._store = store
+        self._holder = holder
+        self._something = asyncio.Event()
+        self._ending = False
+        self._at_work: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        self._resting: set[int] = set()
+
+    # What adapters do
+
+    async def take(self, event: AnyEvent) -> bool:
+        async with self._store.writing() as db:
+            fresh = await self.add(db, event)
+        self.wake()
+        return fresh
+
+    async def add(self, db: Any, event: AnyEvent) -> bool:
+        clean = await asyncio.to_thread(redacted, event)
+        fresh = await letters.add(
+            db,
+            self._store.now(),
+            self._holder(),
+            platform=event.place.platform,
+            workspace=event.place.workspace,
+            event=event.id,
+            lane=lane(event),
+            body=clean.model_dump(mode="json"),
+            altered=clean != event,
+        )
+        if fresh and isinstance(event, Said | Replied) and clean != event:
+            self.heard.keep(event.place, event.message, event.text)
+        return fresh
+
+    def wake(self) -> None:
+        self._something.set()
+
+    # Working
+
+    async def work(self, perform: Perform, give_up: GiveUp, platforms: Collection[str]) -> None:
+        """Until `finish`. Lanes side by side, each in order; an event that fails is tried again."""
+        looked = float("-inf")
+        while not self._ending:
+            self._something.clear()
+            try:
+                if time.monotonic() - looked >= LOOK_S:
+                    await self._take_over(platforms)
+                    looked = time.monotonic()
+                for delivery, lanes in await self._next(platforms):
+                    task = asyncio.create_task(self._perform(delivery, perform, give_up))
+                    self._at_work[delivery.row] = (lanes, task)
+            except MossError as problem:
+                log.warning("the inbox waits", reason=problem.sentence)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._something.wait()
+
+    async def finish(self, within_s: float) -> None:
+        """Take up nothing more and let what is under way end; what does not is worked on again after the next start."""
+        self._ending = True
+        self.wake()
+        tasks = {task for row, (_, task) in self._at_work.items() if row not in self._resting}
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+        left = [task for _, task in self._at_work.values()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def settled(self, delivery: Delivery, find: Callable[[], Awaitable[str]]) -> str:
+        """What an event is about, such as `the last reply here`: found once, and the same when it is asked again."""
+        async with self._store.reading() as db:
+            known = await letters.meaning(db, delivery.row)
+        if known is not None:
+            return known
+        meaning = await find()
+        async with self._store.writing() as db:
+            return await letters.settle(db, delivery.row, meaning)
+
+    async def is_quiet(self, lanes: str, delivery: Delivery) -> bool:
+        """Whether all of this kind that came before, in the same conversation, is done."""
+        async with self._store.reading() as db:
+            return not await letters.waiting(db, f"{lanes}{delivery.event.place.conversation}/", delivery.row)
+
+    async def overtaken(self, delivery: Delivery) -> bool:
+        """A later change of the same reaction arrived before this one."""
+        event = delivery.event
+        assert isinstance(event, Reacted)
+        async with self._store.reading() as db:
+            earlier = [letter.body for letter in await letters.before(db, delivery.row)]
+        same = (event.kind, event.emoji)
+        times = [one["at"] for one in earlier if (one.get("kind"), one.get("emoji")) == same]
+        return any(datetime.fromisoformat(at) > event.at for at in times)
+
+    async def prune(self) -> None:
+        async with self._store.writing() as db:
+            lost = await letters.prune(db, self._store.now() - KEPT)
+        if lost:
+            log.warning("events too old to be worked on were dropped", count=lost)
+
+    async def _take_over(self, platforms: Collection[str]) -> None:
+        async with self._store.reading() as db:
+            holders = (await leases.holders(db)).values()
+        living = {holder for holder in holders if not has_ended(holder.rpartition(".")[0])}
+        async with self._store.writing() as db:
+            await letters.take_over(db, self._holder(), living, platforms)
+
+    async def _next(self, platforms: Collection[str]) -> list[tuple[Delivery, str]]:
+        busy = [lanes for row, (lanes, _) in self._at_work.items() if row not in self._resting]
+        found: list[tuple[Letter, str]] = []
+        async with self._store.reading() as db:
+            for lanes, at_once in AT_ONCE.items():
+                free = at_once - busy.count(lanes)
+                if free > 0:
+                    fresh = await letters.next_letters(
+                        db, self._holder(), platforms, lanes, besides=list(self._at_work), limit=free
+                    )
+                    found += [(letter, lanes) for letter in fresh]
+        return [(delivery, lanes) for letter, lanes in found if (delivery := await self._read(letter))]
+
+    async def _read(self, letter: Letter) -> Delivery | None:
+        try:
+            event = _events.validate_python(letter.body)
+        except ValidationError:
+            log.error("an event cannot be read; another version of Moss wrote it", row=letter.id)
+            async with self._store.writing() as db:
+                await letters.done(db, self._store.now(), letter.id, {})
+            return None
+        return Delivery(letter.id, event, letter.altered, letter.tries)
+
+    async def _perform(self, delivery: Delivery, perform: Perform, give_up: GiveUp) -> None:
+        try:
+            tries = delivery.tries
+            while not await self._tried(delivery, tries, perform, give_up):
+                async with self._store.writing() as db:
+                    await letters.failed(db, delivery.row)
+                self._resting.add(delivery.row)
+                self.wake()
+                await asyncio.sleep(PAUSES_S[tries])
+                self._resting.discard(delivery.row)
+                tries += 1
+            async with self._store.writing() as db:
+                body = delivery.event.model_dump(mode="json")
+                kept = {name: "" if name in WORDS else value for name, value in body.items()}
+                await letters.done(db, self._store.now(), delivery.row, kept)
+        except MossError as problem:  # the store is away: the next look finds this event as it was
+            log.warning("an event waits", delivery=delivery.key, reason=problem.sentence)
+            await asyncio.sleep(LOOK_S)
+        except Exception:
+            log.exception("an event waits", delivery=delivery.key)
+            await asyncio.sleep(LOOK_S)
+        finally:
+            self._resting.discard(delivery.row)
+            self._at_work.pop(delivery.row, None)
+            self.wake()
+
+    async def _tried(self, delivery: Delivery, tries: int, perform: Perform, give_up: GiveUp) -> bool:
+        """Whether it is over with this event, one way or the other."""
+        current = Delivery(delivery.row, delivery.event, delivery.altered, tries)
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                await perform(current)
+        except Exception as problem:
+            last = tries >= len(PAUSES_S)
+            if not isinstance(problem, NotYet):
+                reason = problem.sentence if isinstance(problem, MossError) else None
+                trace = problem if reason is None else None
+                log.warning("an event failed", delivery=delivery.key, tries=tries + 1, reason=reason, exc_info=trace)
+            if not last:
+                return False
+            log.error("an event was given up", delivery=delivery.key, kind=delivery.event.kind)
+            try:
+                await give_up(current, problem)
+            except Exception as silence:
+                log.warning("nobody could be told", delivery=delivery.key, reason=str(silence))
+        return True
+
+
+def lane(event: AnyEvent) -> str:
+    """Events of one lane are worked on one after the other: a conversation with the agent, what one person thinks of
+    one message, what one person asks of Moss in one channel."""
+    where = event.place.conversation
+    match event:
+        case Said():
+            return f"{TALK}{where}/{event.place.thread or (event.message if event.addressed else '')}"
+        case Replied():
+            return f"{TALK}{where}/{event.place.thread}"
+        case Reacted() | Flagged():
+            return f"{ACT}{where}/{event.message}/{event.person}"
+        case Commanded() | Pressed():
+            return f"{ASK}{where}/{event.person}"
+
+
+def redacted(event: AnyEvent) -> AnyEvent:
+    redactor = Redactor(str(event.place.conversation))
+    words = {name: redactor.text(getattr(event, name)) for name in ("text", "words", "reason") if hasattr(event, name)}
+    changed = {name: text for name, text in words.items() if text != getattr(event, name)}
+    return event.model_copy(update=changed) if changed else event

@@ -1,0 +1,139 @@
+"""What people look at from a chat: cards, and the artefacts of a run as text, a page at a time."""
+
+import asyncio
+import io
+from datetime import timedelta
+from enum import StrEnum
+
+from rich.console import Console, RenderableType
+
+from bot import cards, render
+from bot.cards.lists import BATCHES_SHOWN, VERSIONS_SHOWN
+from bot.chat import Card, Line, Section
+from bot.digest import compose
+from bot.report import (
+    Report,
+    all_evidence,
+    evidence,
+    gather,
+    missing,
+    read_diff,
+    read_logs,
+    read_trials,
+    standing,
+)
+from bot.verbs import Moss
+from bot.words import harmless
+from core.model.errors import BadInput
+from core.store import swaps
+
+PAGE_CHARS = 2600
+"""Of text on one page: what every platform takes in one message, with what stands around it."""
+DIGEST_DAYS = 366
+WIDTH = 78
+"""Columns of what is laid out as on a terminal."""
+
+
+class Artefact(StrEnum):
+    diagnosis = "diagnosis"
+    plan = "plan"
+    diff = "diff"
+    trials = "trials"
+    matrix = "matrix"
+    log = "log"
+
+
+async def status(moss: Moss) -> Card:
+    return cards.status([await standing(moss.store, substrate.name) for substrate in moss.settings.substrate])
+
+
+async def all_batches(moss: Moss, substrate: str, page: int) -> Card:
+    listed = await all_evidence(moss.store, substrate)
+    return cards.all_batches(listed[_first(len(listed), page, BATCHES_SHOWN) :], substrate)
+
+
+async def batch(moss: Moss, id: str) -> Card:
+    return cards.batch(await evidence(moss.store, id))
+
+
+async def history(moss: Moss, substrate: str, page: int) -> Card:
+    async with moss.store.reading() as db:
+        versions = await swaps.versions(db, substrate)
+    newer = _first(len(versions), page, VERSIONS_SHOWN)
+    return cards.history(versions[: len(versions) - newer], substrate)
+
+
+async def digest(moss: Moss, substrate: str, days: int) -> Card:
+    if not 1 <= days <= DIGEST_DAYS:
+        raise BadInput(f"A digest looks back 1 to {DIGEST_DAYS} days; `/moss digest 7` is a week.")
+    until = moss.store.now()
+    return await compose(moss.store, substrate, until - timedelta(days=days), until, moss.chats)
+
+
+async def whole_run(moss: Moss, run: str) -> Card:
+    report = await gather(moss.store, moss.settings.data, run)
+    return cards.run(report, link=moss.page(run)).model_copy(update={"actions": ()})
+
+
+async def artefact(moss: Moss, run: str, what: str, page: int = 1) -> Card:
+    """One page of it."""
+    if what not in set(Artefact):
+        raise BadInput(f"A run has no `{what}`; name one of {', '.join(Artefact)}.")
+    report = await gather(moss.store, moss.settings.data, run)
+    text = await asyncio.to_thread(_text, report, Artefact(what))
+    pages = paged(text)
+    if not 1 <= page <= len(pages):
+        raise BadInput(f"The {what} of {run} has {len(pages)} pages; there is no page {page}.")
+    lines = []
+    if len(pages) > 1:
+        after = f"; next: `/moss run {run} {what} page {page + 1}`" if page < len(pages) else ""
+        lines = [Line(name="Page", text=f"{page} of {len(pages)}{after}")]
+    body = Section(text=pages[page - 1], look="code")
+    return Card(title=f"{run}: {what}", lines=tuple(lines), body=(body,), link=moss.page(run))
+
+
+def paged(text: str, chars: int = PAGE_CHARS) -> list[str]:
+    """Pages that end with a line where they can. Never none."""
+    pages, page = [], ""
+    for line in harmless(text).strip("\n").splitlines(keepends=True):
+        for piece in (line[n : n + chars] for n in range(0, len(line), chars)):
+            if len(page) + len(piece) > chars:
+                pages.append(page.rstrip("\n"))
+                page = ""
+            page += piece
+    return [*pages, page.rstrip("\n")] if page.strip() or not pages else pages
+
+
+def _text(report: Report, what: Artefact) -> str:
+    """Blocks: reads files."""
+    match what:
+        case Artefact.diagnosis if report.diagnosis:
+            return _laid_out(render.diagnosis(report.diagnosis))
+        case Artefact.plan if report.plan:
+            return _laid_out(render.plan(report.plan, report.prediction))
+        case Artefact.diff:
+            return read_diff(report)
+        case Artefact.trials:
+            return _laid_out(render.trials(read_trials(report)))
+        case Artefact.matrix if report.matrices:
+            return _laid_out(render.matrices(*report.matrices, report.prediction))
+        case Artefact.matrix if one := report.matrix or report.control or report.baseline:
+            return _laid_out(render.matrix(one))
+        case Artefact.log:
+            return _laid_out(render.logs(read_logs(report)))
+        case _:
+            raise missing(report.run, what)
+
+
+def _laid_out(what: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, color_system=None, markup=False, highlight=False, emoji=False).print(what)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _first(count: int, page: int, shown: int) -> int:
+    """How many a page leaves out before it begins."""
+    before = (page - 1) * shown
+    if page < 1 or before >= max(count, 1):
+        raise BadInput(f"There is no page {page}; the last one is {max(1, -(-count // shown))}.")
+    return before

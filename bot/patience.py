@@ -1,0 +1,21 @@
+"""How long Moss waits for a chat: a platform that does not answer is one that is away."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from bot.chat import Chat
+from core.model.errors import Unavailable
+
+CALL_S = 30.0
+"""What a platform may take for one call."""
+
+T = TypeVar("T")
+
+
+async def in_time(chat: Chat, call: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(CALL_S):
+            return await call
+    except TimeoutError:
+        raise Unavailable(f"{chat.platform} did not answer within {CALL_S:.0f} s; it is tried again.") from None

@@ -1,0 +1,42 @@
+"""Places as settings and people name them, and which agent is talked to where."""
+
+from bot.settings import Settings
+from core.model.errors import BadInput
+from core.model.substrate import Substrate
+from core.model.transcript import Place
+from core.model.value import id_from
+
+ROOM = "room"
+
+
+def substrate_of(settings: Settings, place: Place) -> Substrate:
+    """The channel's own, or the only one there is."""
+    name = settings.room.channels.get(place.channel) if place.platform == ROOM else None
+    if name is not None:
+        return settings.substrate_named(name)
+    for substrate in settings.substrate:
+        if substrate.name == place.channel or len(settings.substrate) == 1:
+            return substrate
+    names = ", ".join(substrate.name for substrate in settings.substrate)
+    raise BadInput(f"It is not known which agent is talked to here; use a channel of one of {names}.")
+
+
+def alias(place: Place, person: str) -> str:
+    """Another name for a person, the same in the whole conversation: transcripts are read elsewhere."""
+    return id_from("person", f"{place.conversation}\0{person}")
+
+
+def place_named(text: str) -> Place:
+    """`platform/workspace/channel`, as [announce] and [digest] write it."""
+    parts = text.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise BadInput(f"`{text}` names no place; write `platform/workspace/channel`, such as `room/room/desk`.")
+    platform, workspace, channel = parts
+    return Place(platform=platform, workspace=workspace, channel=channel)
+
+
+def news_place(settings: Settings, substrate: str) -> Place:
+    """Where news goes that belongs to no conversation Moss is in."""
+    if settings.announce.place:
+        return place_named(settings.announce.place)
+    return Place(platform=ROOM, workspace=ROOM, channel=substrate)

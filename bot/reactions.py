@@ -1,0 +1,78 @@
+"""Complaints: a reaction with an emoji raises a flag and its removal takes it back; a form adds words."""
+
+from bot import verbs
+from bot.chat import Flagged, Reacted
+from bot.converse import REPLY
+from bot.inbox import TALK, Delivery, NotYet
+from bot.permits import allowed
+from bot.verbs import Moss
+from bot.whispers import mention
+from bot.words import count
+from core.model.batch import BatchState
+from core.model.errors import BadInput, Refused
+from core.model.evidence import FailureKind
+from core.store import batches, posts, turns
+from flags.emoji import kind_of, name_of
+from flags.raise_flag import Raised, Withdrawal
+
+LOOKS, LOOKS_WHILE_TALKING = 2, 4
+"""So often a reply that Moss does not know is looked for again: it may have been posted a moment ago, by a Moss that
+died before it wrote that down."""
+
+
+async def reacted(moss: Moss, delivery: Delivery) -> None:
+    event = delivery.event
+    assert isinstance(event, Reacted)
+    kind = kind_of(event.emoji, moss.settings.flags.emoji)
+    if kind is None or await moss.inbox.overtaken(delivery):
+        return
+    emoji = name_of(event.emoji)
+    if event.added:
+        await _complain(moss, delivery, event, kind, emoji=emoji)
+        return
+    person = moss.settings.person(event.person)
+    if await verbs.unflag(moss, event.place, event.message, person, emoji) is Withdrawal.noted:
+        await mention(moss, delivery, "It is noted that you took your flag back; its batch is sealed and keeps it.")
+
+
+async def flagged(moss: Moss, delivery: Delivery) -> None:
+    event = delivery.event
+    assert isinstance(event, Flagged)
+    await _complain(moss, delivery, event, event.failure, reason=event.reason)
+
+
+async def _complain(
+    moss: Moss,
+    delivery: Delivery,
+    event: Reacted | Flagged,
+    kind: FailureKind,
+    *,
+    emoji: str | None = None,
+    reason: str | None = None,
+) -> None:
+    person = moss.settings.person(event.person)
+    if refusal := allowed(moss.settings, "flag", person):
+        raise Refused(refusal)
+    async with moss.store.reading() as db:
+        known = await turns.of_message(db, event.place, event.message)
+        ours = await posts.of_message(db, event.place, event.message)
+    if known is None:
+        if ours and not ours.key.startswith(REPLY):
+            raise BadInput("That message is from Moss itself; only replies of the agent can be flagged.")
+        patience = LOOKS if await moss.inbox.is_quiet(TALK, delivery) else LOOKS_WHILE_TALKING
+        if delivery.tries < patience:
+            raise NotYet
+    raised = await verbs.flag(moss, event.place, event.message, person, reason, kind=kind, emoji=emoji, at=event.at)
+    await mention(moss, delivery, await thanks(moss, raised))
+
+
+async def thanks(moss: Moss, raised: Raised) -> str:
+    batch = raised.batch
+    if raised.late:
+        return f"Your flag is in {batch.id} already, which is {batch.state}; what you say now is noted beside it."
+    async with moss.store.reading() as db:
+        held = await batches.count(db, batch.id)
+    replies = count(held, "flagged reply", "flagged replies")
+    if batch.state is BatchState.open:
+        return f"Thank you, that is flagged: {batch.id} holds {replies}. `/moss evolve` starts a repair."
+    return f"Thank you, that is flagged: {batch.id} is full with {replies}. `/moss evolve {batch.id}` starts a repair."

@@ -1,0 +1,102 @@
+"""The schedule: fires ticks, and knows when a cron line was due. The only file that imports APScheduler.
+
+A tick may come late, twice or never. What is due is decided from the store by whoever gets the tick.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
+from apscheduler.triggers.combining import OrTrigger  # type: ignore[import-untyped]
+from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped]
+from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-untyped]
+
+from core.clock import system_clock
+
+LOOK_S = 60
+"""Between ticks that finish what a crash, a stall or a clock that was set has left undone."""
+
+Tick = Callable[[], Awaitable[object]]
+
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+"""As cron counts them; APScheduler counts otherwise, but takes names."""
+
+
+class Schedule:
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+
+    def add(self, name: str, tick: Tick, cron: str, timezone: str) -> None:
+        """Ticks at the start, at the minute that the cron line means, and all the while in between."""
+        trigger = OrTrigger([_trigger(cron, ZoneInfo(timezone)), IntervalTrigger(seconds=LOOK_S)])
+        self._scheduler.add_job(
+            tick,
+            trigger,
+            name=name,
+            next_run_time=system_clock(),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+
+    def start(self) -> None:
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+
+
+def latest(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:
+    """The last moment after `after`, and not after `until`, at which the line was due.
+
+    The line is matched against the clock on the wall: where that jumps forth, what falls into the gap is due at its
+    end; where it is set back, an hour that comes twice counts once.
+    """
+    zone, trigger = ZoneInfo(timezone), _trigger(cron, UTC)
+    until_wall = until.astimezone(zone).replace(tzinfo=UTC)
+    first_wall = after.astimezone(zone).replace(tzinfo=UTC) - timedelta(hours=2)  # more than any wall clock is set back
+    span = timedelta(hours=4)
+    while True:
+        begin = max(first_wall, until_wall - span)
+        found = [at for wall in _walls(trigger, begin, until_wall) if after < (at := _moment(wall, zone)) <= until]
+        if found:
+            return found[-1]
+        if begin == first_wall:
+            return None
+        span *= 2
+
+
+def _walls(trigger: CronTrigger, begin: datetime, until: datetime) -> list[datetime]:
+    found: list[datetime] = []
+    wall = trigger.get_next_fire_time(None, begin)
+    while wall is not None and wall <= until + timedelta(hours=2):
+        found.append(wall)
+        wall = trigger.get_next_fire_time(None, wall + timedelta(seconds=1))
+    return found
+
+
+def _moment(wall: datetime, zone: ZoneInfo) -> datetime:
+    return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+
+
+def problem(cron: str) -> str | None:
+    """What is wrong with a line, for settings."""
+    try:
+        due = _trigger(cron, UTC).get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC))
+    except ValueError:
+        return "is no cron line; write minute, hour, day, month and weekday, such as `0 9 * * mon-fri`"
+    return None if due else "is never due; name a day that its month has"
+
+
+def _trigger(cron: str, zone: object) -> CronTrigger:
+    fields = cron.split()
+    if len(fields) == 5:
+        fields[4] = re.sub(r"(?<![/\d])(\d)(?:-(\d))?(?!\d)", _named, fields[4])
+    return CronTrigger.from_crontab(" ".join(fields), timezone=zone)
+
+
+def _named(match: re.Match[str]) -> str:
+    first, last = int(match[1]), int(match[2] or match[1])
+    return ",".join(_WEEKDAYS[first : last + 1]) or match[0]

@@ -1,0 +1,30 @@
+"""Private answers: what Moss says to the one who asked, and to nobody else."""
+
+import structlog
+
+from bot.chat import Card
+from bot.inbox import Delivery
+from bot.patience import in_time
+from bot.verbs import Moss
+from core.model.errors import MossError, Refused
+
+log = structlog.get_logger(__name__)
+
+
+async def answer(moss: Moss, delivery: Delivery, what: Card | str) -> None:
+    """Said once, whatever crashes. When the chat refuses it, there is nobody to tell: it is logged."""
+    event = delivery.event
+    chat = moss.chats[event.place.platform]
+    whisper = chat.whisper(event.place, event.person, what, getattr(event, "answer_to", ""), f"answer:{delivery.key}")
+    try:
+        await in_time(chat, whisper)
+    except Refused as refusal:
+        log.warning("a private answer was refused", delivery=delivery.key, reason=refusal.sentence)
+
+
+async def mention(moss: Moss, delivery: Delivery, what: str) -> None:
+    """As `answer`, where silence would do as well: nothing is tried again for its sake."""
+    try:
+        await answer(moss, delivery, what)
+    except MossError as problem:
+        log.info("a private word was not said", delivery=delivery.key, reason=problem.sentence)
