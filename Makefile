@@ -2,20 +2,34 @@
 
 RUN := .venv/bin/python -m
 PYTEST_ARGS ?=
+ARGS ?=
 
-.PHONY: help venv check format test sweep docs lock clean
+.PHONY: help venv demo run bench check format test sweep docs pictures lock clean
 
 help:
+	@echo "make demo    the whole story on this machine (ARGS=... is passed on, such as --open)"
+	@echo "make run     a Moss to try by hand: the room, the example agent, one operator and one user"
+	@echo "make bench   every benchmark, or one (ARGS=\"NAME --json\")"
 	@echo "make test    the tests, without the long fault sweeps (PYTEST_ARGS=... is passed on)"
 	@echo "make sweep   the long fault sweeps"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff put the files in order"
 	@echo "make docs    write docs/configuration.md from the settings"
+	@echo "make pictures  draw docs/demo.svg from a demo that runs for it"
 	@echo "make lock    write both lock files anew (needs uv)"
 	@echo "make clean   remove .venv and caches"
 
 venv:
 	@.ci/venv
+
+demo: venv
+	@.venv/bin/moss demo $(ARGS)
+
+run: venv
+	@.venv/bin/moss run $(ARGS)
+
+bench: venv
+	@$(RUN) benchmarks $(ARGS)
 
 check: venv
 	@$(RUN) ruff check .
@@ -35,6 +49,9 @@ sweep: venv
 
 docs: venv
 	@$(RUN) bot.configuration_doc docs/configuration.md
+
+pictures: venv
+	@.venv/bin/moss demo --headless --host process --picture docs/demo.svg
 
 lock:
 	@.ci/lock

@@ -1,0 +1,1 @@
+"""How fast Moss is: each benchmark measures one thing and says against which goal. `make bench`."""
