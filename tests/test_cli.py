@@ -1,50 +1,26 @@
 """The `moss` command against a real Moss on a host of processes: what each verb says, to people and to programs."""
 
-import contextlib
-import io
 import json
 import os
+import re
 import signal
 import stat
+import subprocess
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
-from bot.cli import main
-from bot.render import harmless, line
+from bot.words import harmless, line
 from core.model import errors
 from core.model.replies import Role
-from tests.support.world import FOREIGN, World
+from tests.support.command import House
+from tests.support.kill_story import end_everything
+from tests.support.world import FOREIGN, MOSS, World
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x1b[0m \u202egnp.exe [bold]not bold[/bold] \x9b5A end"
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
-class House:
-    """A Moss that runs, or does not, and the command next to it."""
-
-    world: World
-
-    def moss(self, *words: str, config: Path | None = None) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(["--config", str(config or self.world.root / "moss.toml"), *words])
-        assert "Traceback" not in err.getvalue()
-        return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +28,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     root = tmp_path_factory.mktemp("house")
     world = World.foreign(root, "process")
     world.start()
+    world.moss("adopt")
     yield House(world)
-    world.kill()
+    end_everything(world)
 
 
 @pytest.fixture
@@ -72,6 +49,9 @@ ACTING = [
     ("approve", "run-1"),
     ("decline", "run-1", "--reason", "no"),
     ("rollback",),
+    ("flag",),
+    ("release",),
+    ("apply", "run-1"),
 ]
 
 
@@ -162,25 +142,6 @@ def test_people_get_a_token_once_and_lose_it(quiet_house: House) -> None:
     assert [(person["name"], bool(person["token_since"])) for person in listed.data] == [("ann", True), ("bob", False)]
     assert quiet_house.moss("people", "remove", "ann").code == 0
     assert quiet_house.moss("people", "remove", "ann").code == errors.NotFound.exit_code
-
-
-def test_the_doctor_names_each_thing_and_fails_when_one_is_missing(quiet_house: House) -> None:
-    said = quiet_house.moss("doctor", "--json")
-    levels = {finding["name"]: finding["level"] for finding in said.data}
-    assert said.code == 1
-    assert levels["database"] == "failed"
-    assert {name for name, level in levels.items() if level == "failed"} == {"database"}
-    assert {"python", "git", "settings", "data", "socket", "host", "coder sh", "substrate prices"} <= levels.keys()
-    assert not (quiet_house.world.root / "data").exists(), "the doctor looks and changes nothing"
-    quiet_house.moss("db", "upgrade")
-    assert quiet_house.moss("doctor").code == 0
-
-
-def test_the_doctor_works_on_broken_settings(quiet_house: House) -> None:
-    (quiet_house.world.root / "moss.toml").write_text("[moss\n")
-    said = quiet_house.moss("doctor", "--json")
-    assert said.code == 1
-    assert "is not valid TOML" in said.data[-1]["sentence"]
 
 
 def test_what_is_wrong_with_a_substrate_is_told_line_by_line(quiet_house: House) -> None:
@@ -285,21 +246,129 @@ def test_a_known_person_is_told_what_there_is_to_decide(house: House, tmp_path: 
 
 def test_waiting_for_a_run_that_cannot_be_offered_ends_with_3(house: House) -> None:
     batch = evidence(house, "C6", "t1", "why")
-    said = house.moss("evolve", batch, "--wait")  # nothing was adopted, so there is no live agent to better
+    said = house.moss("evolve", batch, "--wait")  # its coder is no judge, and this evidence brings no checks
     assert said.code == 3
-    assert "queued" in said.out
-    assert "is failed" in said.out
     run = house.moss("batch", batch, "--json").data["run"]["id"]
+    queued, *stages, failed = said.out.splitlines()
+    assert queued == f"{run} is queued on {batch}."
+    assert [line.split()[3] for line in stages] == ["prepare", "baseline", "baseline-try-2"]
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d +[\d.]+ m?i?n? ?s  prepare +starts from [0-9a-f]{12}, with 1 flagged reply", stages[0]
+    )
+    assert "this coder does not know the role evaluate" in stages[1]
+    assert failed.startswith(f"{run} is failed: baseline-try-2: ")
     assert house.moss("run", "show", run).code == 0
     for what in ("diagnosis", "plan", "diff", "trials", "matrix"):
         assert house.moss("run", "show", run, what).code == errors.NotFound.exit_code
+    stopping = house.moss("stop", run)
+    assert stopping.code == errors.Refused.exit_code
+    assert "is failed" in stopping.err
     again = house.moss("restart", run, "--json").data["run"]
     assert again["batch"] == batch
     assert again["id"] != run
+    house.moss("stop", again["id"])
+
+
+def test_with_json_the_progress_is_told_beside_the_answer(house: House) -> None:
+    batch = evidence(house, "C11", "t1", "why")
+    said = house.moss("evolve", batch, "--wait", "--json")
+    assert said.code == 3
+    assert said.data["run"]["state"] == "failed"
+    assert "baseline-try-2" in said.err
+
+
+def test_who_stops_waiting_stops_nothing_else(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.sh"
+    slow.write_text("cat >/dev/null\nexec sleep 60\n")
+    world = World.foreign(tmp_path, "process", coder=slow)
+    world.start()
+    try:
+        world.moss("adopt")
+        world.moss("import", str(FOREIGN / "batch.jsonl"))
+        command = [*MOSS, "--config", str(world.root / "moss.toml"), "evolve", "--wait"]
+        waiting = subprocess.Popen(command, cwd=world.root, env=world.environment(), stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout
+        run = waiting.stdout.readline().split()[0]
+        while "control" not in waiting.stdout.readline():
+            assert waiting.poll() is None
+        waiting.send_signal(signal.SIGINT)
+        out, _ = waiting.communicate(timeout=30)
+        assert out == f"{run} goes on without you; `moss run show {run}` shows it, `moss stop {run}` ends it.\n"
+        assert waiting.returncode == 130
+        assert world.moss("run", "show", run)["run"]["state"] == "running"
+        world.moss("stop", run)
+        refused = world.moss("stop", run, code=5)["error"]
+        assert refused == f"Run {run} is stopped already; nothing is left to be done."
+    finally:
+        end_everything(world)
+
+
+def test_what_does_not_exist_is_told_with_what_does(house: House) -> None:
+    for words, listed in (("stop", "status"), ("restart", "status")):
+        said = house.moss(words, "run-none")
+        assert said.code == errors.NotFound.exit_code
+        assert said.err == f"There is no run run-none; `moss {listed}` shows those there are.\n"
+    assert house.moss("batch", "nope").err == "There is no batch nope; `moss batches` shows those there are.\n"
+    assert house.moss("people", "remove", "nobody").err.endswith("`moss people list` shows who has.\n")
+
+
+def test_a_reply_is_flagged_and_the_digest_tells_of_it(house: House) -> None:
+    nothing = house.moss("flag", "half an answer", "--place", "room/room/quiet")
+    assert nothing.code == errors.NotFound.exit_code
+    assert nothing.err == "The agent has said nothing here yet that could be flagged; talk to it first.\n"
+    thread, reply = talk(house, "apple pear")
+    said = house.moss("flag", "half an answer", "--kind", "incomplete", "--json")
+    batch, flags = said.data["batch"]["id"], said.data["chunk"]["flags"]
+    assert [(flag["kind"], flag["reason"], flag["person"]) for flag in flags] == [
+        ("incomplete", "half an answer", said.data["chunk"]["flags"][0]["person"])
+    ]
+    assert said.data["chunk"]["turn"] == reply
+    again = house.moss("flag", "--message", reply, "--place", f"room/room/prices/{thread}")
+    assert again.out == f"The reply is flagged, in {batch}, which is open.\n"
+    assert house.moss("flag", "--place", "room/prices").code == errors.BadInput.exit_code
+    assert "incomplete: " in house.moss("digest").out
+    digest = house.moss("digest", "--days", "1", "--json").data
+    assert digest["substrate"] == "prices"
+    assert digest["flags"]["by_kind"]["incomplete"] >= 1
+
+
+def talk(house: House, words: str) -> tuple[str, str]:
+    """Say something in the room and wait for the agent's answer: the thread, and the answer's id."""
+    token = house.moss("people", "add", f"talker-{words[:5]}", "--json").data["token"]
+    room = json.loads((house.world.root / "data" / "room.json").read_text())["url"]
+    with httpx.Client(base_url=room, headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+        said = http.post("/api/messages", json={"channel": "prices", "thread": None, "text": words, "key": "k1"})
+        assert said.status_code == 201, said.text
+        thread = said.json()["id"]
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            shown = http.get("/api/messages", params={"channel": "prices", "thread": thread}).json()["messages"]
+            replies = [message["id"] for message in shown if message["by"]["kind"] == "agent"]
+            if replies:
+                return thread, replies[0]
+            time.sleep(0.2)
+    raise AssertionError("the agent does not answer")
+
+
+def test_a_live_agent_is_released_by_an_approver_only(house: House, tmp_path: Path) -> None:
+    nobody = house.moss("release", "--stop")
+    assert nobody.code == errors.Refused.exit_code
+    assert nobody.err == "This needs your token; give it in --token-file or MOSS_TOKEN.\n"
+    stranger = tmp_path / "stranger"
+    stranger.write_text(house.moss("people", "add", "stranger", "--json").data["token"])
+    refused = house.moss("release", "--stop", "--token-file", str(stranger))
+    assert refused.code == errors.Refused.exit_code
+    assert refused.err.startswith("Only an approver may release a live agent")
+    assert house.moss("status", "--json").data["substrates"][0]["live"]["number"] == 0
 
 
 def test_the_chain_of_facts_is_sound(house: House) -> None:
-    assert house.moss("db", "verify", "--json").data["sound"] is True
+    before = house.moss("db", "verify", "--json").data
+    assert before["sound"] is True
+    house.moss("people", "add", "newcomer")
+    house.moss("people", "remove", "newcomer")
+    after = house.moss("db", "verify", "--json").data
+    assert after["facts_about_people"] == before["facts_about_people"] + 2
 
 
 def test_text_from_outside_cannot_steer_the_terminal(house: House) -> None:
@@ -308,6 +377,43 @@ def test_text_from_outside_cannot_steer_the_terminal(house: House) -> None:
     assert "red gnp.exe [bold]not bold[/bold]" in shown
     assert not set("\x1b\x07\x9b\u202e") & set(shown)
     assert not set("\x1b\x07\x9b\u202e") & set(house.moss("batch", batch, "--json").out)
+
+
+@pytest.mark.parametrize("words", [("batch", "\udcff"), ("import", "\udcff"), ("help", "\udcff")])
+def test_bytes_that_are_no_text_are_refused_in_a_sentence(quiet_house: House, words: tuple[str, ...]) -> None:
+    said = quiet_house.moss(*words, "--json")
+    assert said.code == errors.BadInput.exit_code
+    assert said.data["error"].startswith("What was typed is not text in UTF-8")
+
+
+ENDLESS = "/dev/zero"
+
+
+def test_a_file_without_an_end_is_refused_and_not_read_to_it(quiet_house: House) -> None:
+    for words, config in (
+        (("import", ENDLESS), None),
+        (("status",), Path(ENDLESS)),
+    ):
+        said = quiet_house.moss(*words, config=config)
+        assert said.code == errors.BadInput.exit_code
+        assert "it is larger than" in said.err
+
+
+def test_a_token_file_without_an_end_is_refused(house: House) -> None:
+    said = house.moss("approve", "run-1", "--token-file", ENDLESS)
+    assert said.code == errors.BadInput.exit_code
+    assert said.err == f"The token file {ENDLESS} cannot be read: it is larger than 4,096 bytes; name another.\n"
+
+
+def test_a_terminal_that_knows_few_letters_is_served_too(quiet_house: House) -> None:
+    world = quiet_house.world
+    quiet_house.moss("db", "upgrade")
+    command = [*MOSS, "--config", str(quiet_house.config), "help", "adopt"]
+    done = subprocess.run(
+        command, env=world.environment() | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert b"moss adopt --substrate desk --commit 3f1c\\u2026" in done.stdout
 
 
 def test_a_line_is_one_harmless_line() -> None:

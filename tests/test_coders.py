@@ -214,7 +214,7 @@ async def test_an_invalid_reply_gets_one_more_try_with_the_reason(bench: Bench) 
     assert isinstance(reply, Diagnosis)
     assert (spend.tokens, spend.money_usd) == (12, 0.25)
     assert second["prompt"].startswith(first["prompt"])
-    assert "`depth`: Input should be 'surface' or 'structural'" in second["prompt"]
+    assert "`depth`: should be 'surface' or 'structural'" in second["prompt"]
     assert first["environment"]["HOME"] != second["environment"]["HOME"]
     artefacts = bench.where / "artefacts"
     assert "shallow" in (artefacts / "stdout.txt").read_text()

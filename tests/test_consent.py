@@ -318,7 +318,8 @@ async def test_a_voided_consent_says_so(store: Store) -> None:
     asked = await offered(store)
     async with store.changing(DESK) as change:
         await void(change, asked, "the run was stopped")
-    assert "out of date" in (await approve(store, asked)).sentence
+    sentence = (await approve(store, asked)).sentence
+    assert sentence == "This question is out of date: the run was stopped; no run waits for approval now."
 
 
 async def test_a_click_after_the_end_expires_consent_and_run_whoever_clicks(store: Store, clock: HeldClock) -> None:
@@ -348,7 +349,9 @@ async def test_a_newer_candidate_supersedes_one_that_still_waits_but_no_rollback
     assert await states(store, newer) == (ConsentState.asked, RunState.awaiting_consent, [])
     async with store.reading() as db:
         assert (await consents.get(db, rollback.id)).state is ConsentState.asked
-    assert "look for a newer one" in (await approve(store, older)).sentence
+    sentence = (await approve(store, older)).sentence
+    why = f"Run {newer.run} made a newer candidate"
+    assert sentence == f"This question is out of date: {why}; run {newer.run} waits for approval now."
 
 
 async def test_a_candidate_of_another_substrate_supersedes_nothing(store: Store) -> None:

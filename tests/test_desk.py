@@ -186,8 +186,8 @@ def test_its_heart_beats_with_the_boot_id_and_its_status_knows(tmp_path: Path) -
             time.sleep(0.05)
         assert first["boot_id"] == now["boot_id"] == "boot-7"
         assert desk.command("status") == 0
-        (state / "heartbeat.json").write_text('{"boot_id": "boot-6", "beat": 1}')
         os.kill(desk.process.pid, 19)  # stopped, it can neither beat nor answer
+        (state / "heartbeat.json").write_text('{"boot_id": "boot-6", "beat": 1}')
         assert desk.command("status") == 1
         os.kill(desk.process.pid, 18)
 

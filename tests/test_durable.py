@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,9 +47,9 @@ async def test_a_job_interrupted_by_kill_9_is_performed_again_by_the_next_start(
 
 
 async def test_a_silent_process_loses_its_job_to_a_live_one_and_lets_go_when_it_wakes(town: Town) -> None:
-    first, second = await asyncio.gather(town.worker("first", lease_ttl_s=2), town.worker("second", lease_ttl_s=2))
+    first, second = await asyncio.gather(town.worker("first", lease_ttl_s=3), town.worker("second", lease_ttl_s=3))
     await first.told("submit slow a")
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(3.5)
     assert town.who("began", "slow:a:0") == ["first"], "a healthy lease is renewed"
     first.stopped()
     await appears(lambda: "second" in town.who("began", "slow:a:0"))
@@ -87,7 +86,7 @@ async def test_cancelling_reaches_a_perform_in_another_process(town: Town) -> No
     await second.told("cancel slow a")
     asked = time.monotonic()
     await appears(lambda: town.who("cancelled", "slow:a:0") == ["first"])
-    assert time.monotonic() - asked < 2
+    assert time.monotonic() - asked < 5, "no lease is waited for"
     assert town.who("cancelled", "slow:a2:0") == []
     await first.killed()
     await second.told("submit slow a")
@@ -103,8 +102,8 @@ async def test_what_a_process_closes_upon_is_resumed_by_a_live_one_at_once(town:
     await appears(lambda: town.who("began", "slow:a:0"))
     await first.closed()
     assert town.who("cancelled", "slow:a:0") == ["first"]
-    await appears(lambda: town.who("began", "slow:a:0") == ["first", "second"], within_s=5)
-    await appears(lambda: town.who("ended", "limited:b:0"), within_s=5)
+    await appears(lambda: town.who("began", "slow:a:0") == ["first", "second"], within_s=10)  # and no lease of 15 s
+    await appears(lambda: town.who("ended", "limited:b:0"), within_s=10)
     town.let_end("a")
     await second.closed()
 
@@ -132,6 +131,13 @@ async def test_a_moss_that_falls_without_closing_loses_no_job(tmp_path: Path) ->
         await town.worker("second")
         await appears(lambda: town.who("began", "slow:a:0") == ["first", "second"])
         await town.emptied()
+
+
+@pytest.fixture
+def quick_tick(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Looks around more often; the seconds after which it has looked as often as it ever does before it acts."""
+    monkeypatch.setattr("core.durable._TICK_S", 0.1)
+    return 0.8
 
 
 @asynccontextmanager
@@ -176,14 +182,14 @@ class Performs:
         self.ended.append((subject, n))
 
 
-async def test_a_close_lets_go_and_the_next_start_resumes_in_its_own_loop(url: str) -> None:
+async def test_a_close_lets_go_and_the_next_start_resumes_in_its_own_loop(url: str, quick_tick: float) -> None:
     performs = Performs()
     async with moss(url, slow=performs, single=performs) as durable:
         await durable.submit("slow", "a", 7)
         await durable.submit("single", "b")
         await appears(lambda: len(performs.began) == 2)
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
     assert sorted(performs.cancelled) == [("a", 7), ("b", 0)]
     async with moss(url, slow=performs, single=performs):
         await appears(lambda: len(performs.began) == 4)
@@ -191,7 +197,7 @@ async def test_a_close_lets_go_and_the_next_start_resumes_in_its_own_loop(url: s
         await appears(lambda: sorted(performs.ended) == [("a", 7), ("b", 0)])
     assert performs.loops == {asyncio.get_running_loop()}
     async with moss(url, slow=performs, single=performs):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(quick_tick)
     assert len(performs.began) == 4
 
 
@@ -255,7 +261,7 @@ async def test_a_perform_that_will_not_end_does_not_hold_up_the_close(url: str) 
         await durable.submit("slow", "a")
         await began.wait()
         closing = time.monotonic()
-    assert time.monotonic() - closing < 3
+    assert time.monotonic() - closing < 8
     may_end.set()
 
 
@@ -267,7 +273,7 @@ async def test_a_close_leaves_the_threads_of_the_loop_in_order(url: str) -> None
         await durable.submit("slow", "b")
 
 
-async def test_a_perform_may_submit_the_next_and_cancelling_ends_the_chain(url: str) -> None:
+async def test_a_perform_may_submit_the_next_and_cancelling_ends_the_chain(url: str, quick_tick: float) -> None:
     seen: list[int] = []
 
     async def chain(subject: str, n: int) -> None:
@@ -281,7 +287,7 @@ async def test_a_perform_may_submit_the_next_and_cancelling_ends_the_chain(url: 
         await appears(lambda: seen == [0, 1, 2, 3])
         await durable.cancel("chain", "a")
     async with moss(url, chain=chain) as durable:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(quick_tick)
     assert seen == [0, 1, 2, 3]
 
 
@@ -359,7 +365,7 @@ async def test_a_database_that_is_away_for_longer_than_the_lease_ends_no_job(tmp
 
 
 async def test_a_failure_is_logged_in_one_line_without_its_words_and_ends_the_job(
-    url: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    url: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, quick_tick: float
 ) -> None:
     calls: list[str] = []
 
@@ -375,10 +381,9 @@ async def test_a_failure_is_logged_in_one_line_without_its_words_and_ends_the_jo
         async with moss(url, fails=fails) as durable:
             for subject in ("unknown", "known", "itself"):
                 await durable.submit("fails", subject)
-            await appears(lambda: len(calls) == 3)
-            await asyncio.sleep(0.2)
+            await appears(lambda: len(calls) == 3 == len(logs))
         async with moss(url, fails=fails):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(quick_tick)
     assert calls == ["unknown", "known", "itself"]
     unknown, known, itself = logs
     assert (unknown["event"], unknown["job"], unknown["log_level"]) == ("a job failed", "fails:unknown:0", "error")
@@ -402,7 +407,7 @@ async def test_a_lost_lease_makes_moss_let_go_and_begin_anew(url: str) -> None:
         [(slot, holder)] = (await leases.holders(db)).items()
     await leases.release(store, slot, holder)
     with structlog.testing.capture_logs() as logs:
-        await appears(lambda: len(performs.began) == 2, within_s=5)
+        await appears(lambda: len(performs.began) == 2)
     assert performs.cancelled == [("a", 0)]
     assert {"jobs": ["slow:a:0"], "event": "the lease is lost; letting go of every job", "log_level": "warning"} in logs
     async with store.reading() as db:
@@ -413,6 +418,7 @@ async def test_a_lost_lease_makes_moss_let_go_and_begin_anew(url: str) -> None:
     await store.close()
 
 
+@pytest.mark.usefixtures("quick_tick")
 async def test_a_job_that_lies_idle_under_a_healthy_lease_is_started_again(url: str, tmp_path: Path) -> None:
     performs = Performs()
     performs.may_end.set()
@@ -424,7 +430,7 @@ async def test_a_job_that_lies_idle_under_a_healthy_lease_is_started_again(url: 
         with sqlite3.connect(jobs) as beside:  # as if its outcome could not be written
             beside.execute("UPDATE workflow_status SET status = 'PENDING'")
         beside.close()
-        await appears(lambda: len(performs.ended) == 2, within_s=6)
+        await appears(lambda: len(performs.ended) == 2)
 
 
 async def test_the_jobs_of_a_sqlite_moss_lie_beside_it_in_a_private_file(url: str, tmp_path: Path) -> None:
@@ -438,17 +444,17 @@ async def test_the_jobs_of_a_sqlite_moss_lie_beside_it_in_a_private_file(url: st
 
 
 @pytest.mark.parametrize("kind", DATABASES)
-async def test_a_job_starts_at_once_where_it_is_submitted(kind: str, tmp_path: Path) -> None:
-    began: dict[str, float] = {}
+async def test_a_job_starts_at_once_where_it_is_submitted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.durable._TICK_S", 60)
+    monkeypatch.setattr("core.durable._QUEUE_POLL_S", 60)
+    began: list[str] = []
 
     async def perform(subject: str, n: int) -> None:
-        began[subject] = time.monotonic()
+        began.append(subject)
 
     async with database(kind, tmp_path) as url, moss(url, quick=perform) as durable:
-        waits = []
         for subject in map(str, range(15)):
-            asked = time.monotonic()
             await durable.submit("quick", subject)
-            await appears(lambda subject=subject: subject in began)
-            waits.append(began[subject] - asked)
-        assert statistics.median(waits) < 0.1
+            await appears(lambda subject=subject: began[-1:] == [subject])

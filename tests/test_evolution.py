@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bot import verbs
-from core.model.keypoints import TaskKind
+from core.model.keypoints import Keypoint, Level, Matrix, Row, TaskKind
 from core.model.run import Dial, Prepared, RunState, Stage
 from core.pipeline.prepare import corpus
 from core.store import batches, runs
@@ -117,16 +117,19 @@ async def test_an_accepted_fix_is_guarded_however_many_runs_came_after_it(tmp_pa
     clock = HeldClock()
     async with opened("sqlite", tmp_path, clock) as store:
         name = await with_substrate(store)
+        point = Keypoint(id="asks-for-the-order", text="Asks for the order number.")
         async with store.changing(name) as change:
             first = await run_in(change, *applied)
-            await runs.add_candidate(change, candidate(first.id))
+            (chunk,) = await batches.chunks(change.db, first.batch)
+            won = Row(task=chunk.id, kind=TaskKind.batch, keypoint=point, levels=(Level.strong,))
+            await runs.add_candidate(change, candidate(first.id, matrix=Matrix(rows=(won,))))
         clock.advance(1)
         async with store.changing(name) as change:
             for _ in range(101):
                 await run_in(change, RunState.stopped)
-        tasks, _ = await corpus(store, name, without="")
-        async with store.reading() as db:
-            assert [task.id for task in tasks] == [chunk.id for chunk in await batches.chunks(db, first.batch)]
+        tasks, accepted = await corpus(store, name, without="")
+        assert [(task.id, task.kind) for task in tasks] == [(chunk.id, TaskKind.regression)]
+        assert accepted == (won.model_copy(update={"kind": TaskKind.regression}),)
 
 
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"

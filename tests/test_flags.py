@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.model.batch import Batch, BatchState
-from core.model.errors import BadInput, IllegalMove, NotFound, Refused
+from core.model.errors import BadInput, NotFound, Refused
+from core.model.events import Noun
 from core.model.evidence import FailureKind, Flag
 from core.model.transcript import Message, Place, Transcript
-from core.store import Store, batches
+from core.store import Store, batches, facts
 from flags.exchange import MAX_LINE_CHARS, MAX_LINES, Feedback, Line, add_evidence, export, parse
-from flags.raise_flag import MAX_CHARS, Raised, raise_flag, withdraw
+from flags.raise_flag import MAX_CHARS, NOTED, Raised, Withdrawal, raise_flag, withdraw
 from flags.seal import seal, seal_old
 from tests.support.databases import DATABASES, HeldClock, opened
-from tests.support.stored import DESK, OTHER_PLACE, PLACE, flag, transcript, with_substrate
+from tests.support.stored import DESK, PLACE, flag, transcript, with_substrate
 
+OTHER_PLACE = PLACE.model_copy(update={"channel": "billing"})
+OTHER_THREAD = PLACE.model_copy(update={"thread": "18.2"})
 TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
 
 
@@ -72,6 +75,13 @@ async def test_a_turn_flagged_by_three_people_is_one_chunk_of_weight_three(store
 async def test_conversations_have_batches_of_their_own(store: Store) -> None:
     one, other = await flagged(store, "t1"), await flagged(store, "t1", place=OTHER_PLACE)
     assert one.batch.id != other.batch.id
+
+
+async def test_a_conversation_is_a_channel_with_its_threads_and_each_chunk_knows_its_own(store: Store) -> None:
+    one, other = await flagged(store, "t1"), await flagged(store, "t2", place=OTHER_THREAD)
+    assert one.batch.id == other.batch.id
+    assert str(one.batch.place) == "slack/acme/help"
+    assert (one.chunk.place, other.chunk.place) == (PLACE, OTHER_THREAD)
 
 
 async def test_the_eighth_reply_seals_and_the_ninth_opens_the_next_batch(store: Store) -> None:
@@ -128,16 +138,84 @@ async def test_a_flag_can_be_withdrawn_until_its_batch_is_sealed(store: Store) -
     batch = (await flagged(store, "t1")).batch.id
     await flagged(store, "t1", "ben")
     await flagged(store, "t2")
-    assert await withdraw(store, DESK, PLACE, "t1", "anna")
-    assert not await withdraw(store, DESK, PLACE, "t1", "anna")
-    assert not await withdraw(store, DESK, PLACE, "t9", "anna")
-    assert not await withdraw(store, DESK, OTHER_PLACE, "t1", "ben")
+    assert await withdraw(store, DESK, PLACE, "t1", "anna") is Withdrawal.withdrawn
+    assert await withdraw(store, DESK, PLACE, "t1", "anna") is Withdrawal.nothing
+    assert await withdraw(store, DESK, PLACE, "t9", "anna") is Withdrawal.nothing
+    assert await withdraw(store, DESK, OTHER_PLACE, "t1", "ben") is Withdrawal.nothing
     assert await turns(store, batch) == ["t1", "t2"]
-    assert await withdraw(store, DESK, PLACE, "t2", "anna")
+    assert await withdraw(store, DESK, OTHER_THREAD, "t2", "anna") is Withdrawal.withdrawn
     assert await turns(store, batch) == ["t1"]
+
+
+async def noted(store: Store, batch: str) -> list[tuple[str, str, str | None]]:
+    async with store.reading() as db:
+        found = await facts.about(db, Noun.batch, batch)
+    return [(f.detail["person"], f.detail["said"], f.detail["reason"]) for f in found if f.what == NOTED]
+
+
+async def test_what_is_said_about_a_sealed_flag_is_noted_once_and_changes_no_batch(store: Store) -> None:
+    batch = (await flagged(store, "t1", emoji="x")).batch.id
     await seal(store, batch, "ben")
-    with pytest.raises(IllegalMove, match=f"in batch {batch}, which is sealed"):
-        await withdraw(store, DESK, PLACE, "t1", "ben")
+    for _ in range(2):
+        again = await flagged(store, "t1", emoji="x")
+        assert (again.batch.id, again.late) == (batch, True)
+    assert await noted(store, batch) == []
+    for _ in range(2):
+        assert (await flagged(store, "t1", reason="It is the wrong order.")).late
+        assert await withdraw(store, DESK, PLACE, "t1", "anna", "x") is Withdrawal.noted
+    await flagged(store, "t1", emoji="x")
+    assert await noted(store, batch) == [
+        ("anna", "flagged", "It is the wrong order."),
+        ("anna", "withdrawn", None),
+        ("anna", "flagged", "It is the wrong order."),
+        ("anna", "withdrawn", None),
+        ("anna", "flagged", None),
+    ]
+    assert [each.id for each in await stored(store)] == [batch]
+    async with store.reading() as db:
+        (chunk,) = await batches.chunks(db, batch)
+    assert (chunk.weight, chunk.flags[0].reason) == (1, None)
+
+
+async def test_the_flag_that_fills_a_batch_is_in_it_once_when_it_is_raised_again(store: Store) -> None:
+    await flagged(store, "t1", seal_count=2)
+    first, again = [await flagged(store, "t2", "ben", seal_count=2) for _ in range(2)]
+    assert first.batch == again.batch
+    assert [each.id for each in await stored(store)] == [first.batch.id]
+    other = await flagged(store, "t2", "carl", seal_count=2)
+    assert (other.batch.state, other.late) == (BatchState.open, False)
+
+
+async def test_a_flag_stands_until_the_last_of_its_reactions_is_taken_off(store: Store) -> None:
+    await flagged(store, "t1", emoji="thumbsdown")
+    raised = await flagged(store, "t1", emoji="x")
+    assert raised.chunk.flags[0].emoji == "thumbsdown x"
+    assert await withdraw(store, DESK, PLACE, "t1", "anna", "thumbsdown") is Withdrawal.nothing
+    assert await withdraw(store, DESK, PLACE, "t1", "anna", "thumbsdown") is Withdrawal.nothing
+    assert await turns(store, raised.batch.id) == ["t1"]
+    assert await withdraw(store, DESK, PLACE, "t1", "anna", "x") is Withdrawal.withdrawn
+    assert await turns(store, raised.batch.id) == []
+    assert (await flagged(store, "t1", emoji="bug")).chunk.flags[0].emoji == "bug"
+
+
+async def test_a_complaint_in_words_is_not_withdrawn_by_a_reaction_it_never_had(store: Store) -> None:
+    batch = (await flagged(store, "t1", reason="No.")).batch.id
+    assert await withdraw(store, DESK, PLACE, "t1", "anna", "x") is Withdrawal.nothing
+    assert await turns(store, batch) == ["t1"]
+
+
+async def test_a_person_has_so_many_flags_an_hour(store: Store, clock: HeldClock) -> None:
+    async def raised(turn: str, person: str = "anna") -> Raised:
+        said = flag(person, at=clock())
+        return await raise_flag(store, DESK, PLACE, turn, transcript("Refund?", "No."), said, per_hour=2)
+
+    for turn in ("t1", "t2", "t2"):
+        await raised(turn)
+    with pytest.raises(Refused, match="2 flags within an hour"):
+        await raised("t3")
+    await raised("t3", "ben")
+    clock.advance(3601)
+    await raised("t4")
 
 
 async def test_a_withdrawn_flag_can_be_raised_again(store: Store) -> None:
@@ -309,12 +387,12 @@ def test_every_wrong_line_is_named_with_the_reason_and_the_mend() -> None:
         7: "has no message of the role `assistant`; include the reply that was flagged.",
         8: "`flagged` names a message of the role `user`; name a reply of the assistant.",
         9: "`flagged` is 7, and the last message is 1; count from 0.",
-        10: "`feedback.0.kind`: input should be 'wrong_tool', 'retrieval', 'plan', 'format', 'permission', 'stopping', "
+        10: "`feedback.0.kind`: should be 'wrong_tool', 'retrieval', 'plan', 'format', 'permission', 'stopping', "
         "'routing', 'state', 'incomplete', 'wrong_answer', 'tone' or 'other'.",
         11: "`feedback.0.at` has no time zone; write it as 2026-01-05T09:00:00Z.",
-        12: "`messages.0.role`: input should be 'system', 'user' or 'assistant'.",
+        12: "`messages.0.role`: should be 'system', 'user' or 'assistant'.",
         13: "`matches` of check `a` is not a regular expression (missing ), unterminated subpattern at position 0).",
-        14: "`checks.0`: value error, give exactly one of contains, absent, matches.",
+        14: "`checks.0`: give exactly one of contains, absent, matches.",
         16: "names the same turn as line 15 with another conversation; give it another `turn`.",
         17: "is longer than 1000000 characters; leave out what does not matter.",
     }

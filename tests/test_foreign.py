@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.support.kill_story import docker, end_everything
 from tests.support.needs import needs_engine
+from tests.support.outsider import docker, end_everything
 from tests.support.world import FOREIGN, World, git
 
 T = TypeVar("T")

@@ -25,6 +25,9 @@ data = "{data}"
 name = "prices"
 repository = "/nowhere"
 
+[substrate.run]
+port = 8080
+
 [substrate.health]
 heartbeat = "/state/heartbeat.json"
 

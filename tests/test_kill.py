@@ -3,61 +3,82 @@
 The long half, every durable write and random moments, is `make sweep`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.kill_story import Story, end_everything, problems_after, settle
-from tests.support.world import World
+from tests.support.kill_story import Story
+from tests.support.needs import needs_engine
+from tests.support.sweep import Sweep, unsound
 
 IN_EVERY_STATE = [
-    "before:substrate.adopted",
-    "before:batch.opened",
-    "after:run.queued",
-    "before:run.moved.running",
-    "after:run.stepped.control",
-    "before:run.stepped.iter-1/implement-1",
-    "before:run.stepped.iter-1/code-review-1",
-    "before:run.stepped.iter-1/build",
-    "before:run.stepped.iter-1/evaluate",
-    "before:run.moved.awaiting_consent",
-    "after:run.moved.awaiting_consent",
-    "after:run.moved.approved",
-    "after:swap.planned",
-    "after:swap.moved.stopping",
-    "after:swap.moved.starting",
-    "before:swap.moved.probing",
-    "before:swap.moved.live",
-    "after:swap.moved.live",
+    "before substrate.version_added",
+    "before batch.opened",
+    "after run.queued",
+    "after outbox",
+    "before run.moved.running",
+    "after run.stepped.control",
+    "after spawn sh in iter-1/implement-1",
+    "before run.stepped.iter-1/code-review-1",
+    "before run.stepped.iter-1/build",
+    "before run.stepped.iter-1/evaluate",
+    "before run.moved.awaiting_consent",
+    "after run.moved.awaiting_consent",
+    "after run.moved.approved",
+    "after swap.planned",
+    "after swap.moved.stopping",
+    "after swap.moved.starting",
+    "before swap.moved.probing",
+    "before swap.moved.live",
+    "after swap.moved.live",
+]
+WHERE_THE_ENGINE_WORKS = [
+    "after engine build",
+    "after engine create trial in control",
+    "after engine start trial in control",
+    "after engine create tests-put in iter-1/build",
+    "after engine create the next",
+    "after engine stop the first",
+    "after engine start the next",
+    "before swap.moved.live",
+]
+ON_THE_WAY_BACK = [
+    "after swap.moved.probing",
+    "after swap.moved.restoring",
+    "before swap.moved.restored",
+    "after swap.moved.restored",
 ]
 
 
-@pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
-    world = World.foreign(tmp_path, "process")
-    yield Story(world, [])
-    end_everything(world)
+def test_killed_once_in_every_state_moss_ends_the_story_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    assert Story.foreign(tmp_path, "process", list(IN_EVERY_STATE)).tell() == []
 
 
-def test_killed_once_in_every_state_moss_ends_the_story_as_if_nothing_had_happened(story: Story) -> None:
-    story.moments, story.limit_s = list(IN_EVERY_STATE), 240
-    state = story.tell()
-    left = f"it ended as {state}, and these moments never came: {story.moments}\n{story.world.tail()}"
-    assert not story.moments, left
-    settle(story)
-    assert problems_after(story, state) == []
+@needs_engine
+def test_killed_while_the_engine_builds_tries_stops_starts_and_probes_moss_ends_the_same(tmp_path: Path) -> None:
+    assert Story.foreign(tmp_path, "docker", list(WHERE_THE_ENGINE_WORKS)).tell() == []
 
 
-@pytest.mark.parametrize(("bug", "ends"), [("none", "applied"), ("state-before-effect", "never ended")])
-def test_the_sweep_finds_a_state_that_is_written_before_its_effect(story: Story, bug: str, ends: str) -> None:
-    story.moments, story.bug, story.limit_s = ["after:outbox"], bug, 30
-    assert story.tell() == ends
+def test_killed_while_a_bad_candidate_is_taken_back_moss_still_brings_the_last_good_one_back(tmp_path: Path) -> None:
+    assert Story.foreign(tmp_path, "process", list(ON_THE_WAY_BACK), ends="rolled_back").tell() == []
 
 
-def test_the_sweep_finds_that_nobody_reaps(story: Story) -> None:
-    story.moments, story.bug = ["before:run.stepped.iter-1/evaluate"], "nobody-reaps"
-    state = story.tell()
-    settle(story)
-    found = problems_after(story, state)
-    assert any(problem.startswith("left behind") for problem in found), found
+@pytest.mark.parametrize(
+    ("bug", "moment", "found"),
+    [
+        ("state-before-effect", "after outbox", "nobody works on it"),
+        ("nobody-reaps", "after run.stepped.control", "left behind"),
+    ],
+)
+def test_a_planted_bug_makes_the_sweep_fail_and_name_the_moment(
+    bug: str, moment: str, found: str, tmp_path: Path
+) -> None:
+    (complaint,) = unsound(Sweep("process", tmp_path, ends="stopped", bug=bug).kill_at_each([moment]))
+    assert complaint.startswith(f"killed {moment}: ")
+    assert found in complaint
+
+
+def test_a_moss_that_comes_to_a_halt_ends_the_story_which_says_where(tmp_path: Path) -> None:
+    where, state, *_ = Story.foreign(tmp_path, "process", [], bug="falls-asleep", halt_s=2).tell()
+    assert where.startswith("its last word was 'after ")
+    assert state == "the run ended as 'never ended'"

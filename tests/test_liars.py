@@ -93,6 +93,11 @@ LIARS = {
         'assert price("apple") == 2',
         patch=WRONG_PRICES,
     ),
+    "empties the tests while it builds": Lie(
+        {"patch": agent(WRONG_PRICES, **{"build.sh": ": > tests/test_prices.py\n"})},
+        EXHAUSTED,
+        ("base commit's test suite", 'assert price("apple") == 2'),
+    ),
     "learns the flagged conversations by heart": lie(
         EXHAUSTED,
         "none of the held-back tasks with the same failure",
@@ -139,7 +144,7 @@ LIARS = {
     # No answer, or none that can be used
     "replies without JSON": lie(FAILED, "in role locate", "holds no JSON object", mode="no_json"),
     "replies as another role": lie(
-        FAILED, "in role locate", "does not match the schema: `summary`: Field required", mode="other_role"
+        FAILED, "in role locate", "does not match the schema: `summary`: is missing", mode="other_role"
     ),
     "exits with 1 after a fine reply": lie(
         FAILED, "in role locate: it exited with 1 (the model does not answer)", mode="exits_1"

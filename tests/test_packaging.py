@@ -1,12 +1,16 @@
 """What is handed out: locks that bind every file, and no trace of the machines on which it was written."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pydantic
 import pytest
 
-from tests.support.tracked import ROOT, text_files
+from tests.support.tracked import ROOT, text_files, tracked
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 
@@ -66,6 +70,33 @@ def test_the_licence_is_there_in_full() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_a_wheel_brings_the_examples_and_finds_them(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for file in tracked():
+        copy = source / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    offline = ("--no-index", "--no-deps")
+    build = (*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source))
+    subprocess.run(build, check=True, timeout=120, capture_output=True)
+    venv = tmp_path / "venv"
+    subprocess.run((sys.executable, "-m", "venv", "--without-pip", str(venv)), check=True, timeout=60)
+    python = str(venv / "bin" / "python")
+    (wheel,) = tmp_path.glob("*.whl")
+    install = (*pip, "--python", python, "install", *offline, str(wheel))
+    subprocess.run(install, check=True, timeout=120, capture_output=True)
+    (packages,) = venv.glob("lib/*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{Path(pydantic.__file__).parents[1]}\n")
+    ask = (python, "-c", "from bot import built_in; print(built_in.examples(), built_in.__file__)")
+    said = subprocess.run(ask, cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True).stdout.split()
+    assert [Path(path).is_relative_to(venv) for path in said] == [True, True]
+    for root in (ROOT / "examples", ROOT / "bot" / "adapters" / "room" / "web"):
+        wanted = {file.relative_to(root) for file in tracked() if file.is_relative_to(root)}
+        there = Path(said[0]) if root.name == "examples" else packages / root.relative_to(ROOT)
+        assert {file.relative_to(there) for file in there.rglob("*") if file.is_file()} >= wanted
 
 
 def test_every_room_stands_on_a_floor() -> None:

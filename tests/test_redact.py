@@ -220,8 +220,8 @@ def test_what_was_redacted_once_stays_as_it_is(parts: list[str], between: str) -
 
 
 def hostile() -> dict[str, str]:
-    """A quarter of a megabyte each, so that many fit in little time: what is not linear takes minutes even so."""
-    size = 250_000
+    """As many as fit in little time: a rule needs hundredths of a second, and what is not linear a minute even so."""
+    size = 80_000
     some = random.Random(7)
     pieces = (
         "a", "0", "-", "_", ".", "@", " ", "\n", "=", "a.", "a@", "@a.", "a-a@a.", "+1", "+1 ", "0 ", "00", "01 ", "A1",
@@ -241,8 +241,8 @@ def hostile() -> dict[str, str]:
 @pytest.mark.parametrize(("name", "text"), hostile().items(), ids=lambda value: repr(value[:20]))
 def test_a_text_made_to_be_slow_is_not(name: str, text: str) -> None:
     for rule in RULES:
-        began = time.monotonic()
+        began = time.thread_time()
         for _ in rule.pattern.finditer(text):
             pass
-        seconds = time.monotonic() - began
-        assert seconds < 3, f"{rule.kind} {rule.pattern.pattern} took {seconds:.1f} s on {name!r}"
+        seconds = time.thread_time() - began
+        assert seconds < 0.5, f"{rule.kind} {rule.pattern.pattern} took {seconds:.1f} s on {name!r}"

@@ -1,5 +1,6 @@
 """Settings: every mistake is named at once, with place and mend; paths start at moss.toml; secrets stay hidden."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ data = "data"
 [substrate]
 name = "desk"
 repository = "agent"
+
+[substrate.run]
+port = 8080
 
 [substrate.health]
 http = "/health"
@@ -74,8 +78,8 @@ def test_every_mistake_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     assert "The settings have 4 mistakes" in said
     assert "moss.toml, line 6: substrate.nmae: no such setting; did you mean `name`?" in said
     assert "substrate.name: is missing; add it to [substrate]." in said
-    assert "moss.toml, line 16: evolve.depth: should be 'shallow', 'standard' or 'deep'." in said
-    assert "moss.toml, line 19: consent.quorum: should be greater than or equal to 1." in said
+    assert "moss.toml, line 19: evolve.depth: should be 'shallow', 'standard' or 'deep'." in said
+    assert "moss.toml, line 22: consent.quorum: should be at least 1." in said
 
 
 def test_an_unknown_section_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
 
 
 def test_several_substrates_are_several_tables(tmp_path: Path) -> None:
-    second = '[[substrate]]\nname = "shop"\nrepository = "shop"\nhealth.http = "/health"\n'
+    second = '[[substrate]]\nname = "shop"\nrepository = "shop"\nrun.port = 8081\nhealth.http = "/health"\n'
     made = settings(tmp_path, GOOD.replace("[substrate]", "[[substrate]]") + second)
     assert [substrate.name for substrate in made.substrate] == ["desk", "shop"]
     assert made.substrate_named("shop").repository == str(tmp_path / "shop")
@@ -183,7 +187,124 @@ def test_a_rule_of_the_substrate_is_told_in_its_own_words(tmp_path: Path) -> Non
     assert "substrate.health: give at least one of http, heartbeat, commands, canary." in said
 
 
+@pytest.mark.parametrize(
+    ("was", "written", "sentence"),
+    [
+        (
+            "port = 8080\n",
+            "\n",
+            "line 9: substrate.run.port: is missing, and `replay` of the kind openai needs it; add it",
+        ),
+        ("port = 8080", "publish = 80", "substrate.run.publish: leads nowhere without `run.port`; add that."),
+        ('"/health"', '"health"', "line 13: substrate.health.http: should begin with a slash, such as `/health`."),
+        ('"agent"', '"agent"\nreplay.path = "ask"', "substrate.replay.path: should begin with a slash."),
+        ("port = 8080", 'port = 8080\nstate_path = "state"', "line 11: substrate.run.state_path: should begin with a"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_before_anybody_waits(
+    tmp_path: Path, was: str, written: str, sentence: str
+) -> None:
+    assert sentence in complaint(tmp_path, GOOD.replace(was, written))
+
+
+def test_an_agent_that_is_asked_by_a_command_needs_no_port(tmp_path: Path) -> None:
+    text = GOOD.replace("port = 8080", "").replace('http = "/health"', 'heartbeat = "/state/beat.json"')
+    assert settings(tmp_path, text + '[substrate.replay]\nkind = "exec"\ncommand = ["ask"]\n')
+
+
+def test_the_line_of_a_mistake_is_in_the_right_one_of_several_substrates(tmp_path: Path) -> None:
+    second = '[[substrate]]\nname = "shop"\nrepository = "shop"\nhealth.http = "/health"\n'
+    said = complaint(tmp_path, GOOD.replace("[substrate]", "[[substrate]]") + second)
+    assert "moss.toml, line 17: substrate.1.run.port: is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("evolve.budget.tokens = 1.5", "should be a whole number."),
+        ('evolve.budget.money_usd = "much"', "should be a number."),
+        ('room.enabled = "perhaps"', "should be true or false."),
+        ("room.port = 70000", "should be at most 65535."),
+        ('consent.approvers = "anna"', "should be a list."),
+        ("people = 3", "should be a table of names and values."),
+        ("evolve.budget = 3", "should be a table of names and values."),
+        ("consent = { approvers = [3] }", "should be a text in quotes."),
+    ],
+)
+def test_no_mistake_is_told_in_the_words_of_a_library(tmp_path: Path, written: str, sentence: str) -> None:
+    said = complaint(tmp_path, f"{written}\n{GOOD}")
+    assert said.endswith(sentence)
+    assert not any(word in said for word in ("Input", "valid", "Value error", "pydantic", "frozenset", "tuple"))
+
+
 def test_a_person_is_known_by_other_names(tmp_path: Path) -> None:
     made = settings(tmp_path, GOOD + '[people]\nanna = ["cli:annab"]\n')
     assert made.person("cli:annab") == "anna"
     assert made.person("cli:ben") == "cli:ben"
+
+
+# Without a moss.toml
+
+
+def beginning(where: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
+    monkeypatch.chdir(where)
+    return load(None, environ, beginning=True)
+
+
+def test_where_nobody_wrote_settings_a_beginner_gets_the_desk_and_two_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = beginning(tmp_path, monkeypatch)
+    desk = made.substrate_named(None)
+    assert made.built_in
+    assert (desk.name, desk.repository, made.moss.host) == ("desk", str(tmp_path / "moss-data" / "desk"), "process")
+    assert made.data == tmp_path / "moss-data"
+    assert made.database_url == f"sqlite:///{tmp_path}/moss-data/moss.db"
+    assert made.room.enabled
+    assert made.consent.approvers == {"operator"}
+    assert made.permits.maintainers == {"user"}
+    assert all(Path(file).is_file() for file in desk.tasks)
+    assert desk.grader is not None
+    assert all(Path(word).is_file() for word in desk.grader.command if "/" in word)
+    assert all(Path(word).is_file() for word in made.coder.argv if "/" in word)
+    assert desk.run.command is not None
+    assert desk.run.command[0] == sys.executable, "`python3` may be missing, or be another one"
+
+
+def test_the_environment_wins_over_what_is_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = beginning(tmp_path, monkeypatch, MOSS_DATA="there", MOSS_HOST="docker", MOSS_SUBSTRATE__RUN__PUBLISH="8123")
+    desk = made.substrate_named(None)
+    assert (made.data, made.moss.host, desk.run.publish) == (tmp_path / "there", "docker", 8123)
+    assert desk.repository == str(tmp_path / "there" / "desk")
+    assert desk.run.command is not None
+    assert desk.run.command[0] == "python3", "in an image of its own it is there"
+
+
+def test_two_built_in_moss_on_one_engine_have_a_volume_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = {
+        beginning(tmp_path, monkeypatch, MOSS_DATA=name).substrate_named(None).run.volume for name in ("one", "two")
+    }
+    assert len(volumes) == 2
+
+
+def test_what_is_built_in_is_for_those_who_begin_and_after_that_for_every_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="does not exist; write one"):
+        load(None, {})
+    (tmp_path / "moss-data" / "desk").mkdir(parents=True)
+    assert load(None, {}).built_in
+    with pytest.raises(BadInput, match="does not exist"):
+        load(None, {"MOSS_CONFIG": "elsewhere.toml"}, beginning=True)
+    with pytest.raises(BadInput, match="does not exist"):
+        load(tmp_path / "elsewhere.toml", {}, beginning=True)
+    (tmp_path / "moss.toml").write_text(GOOD)
+    assert not load(None, {}, beginning=True).built_in
+
+
+def test_a_mistake_in_the_environment_is_told_without_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match=r"MOSS_ROOM__PORT \(environment\): should be at most 65535"):
+        beginning(tmp_path, monkeypatch, MOSS_ROOM__PORT="99999")

@@ -11,7 +11,7 @@ from core import consent as consent_room
 from core.model.batch import BatchState
 from core.model.consent import ConsentState, Vote
 from core.model.errors import Busy, IllegalMove, NotFound, Refused
-from core.model.events import Noun
+from core.model.events import INSTALLATION, Noun
 from core.model.evidence import Check, FailureKind
 from core.model.run import RESTARTABLE, Budget, Dial, RunState, Spend
 from core.model.substrate import Scope
@@ -415,6 +415,29 @@ async def test_a_personal_token_names_its_person_until_it_is_removed_and_is_stor
     async with store.reading() as db:
         assert await people.by_token(db, token) is None
         assert await people.by_token(db, other) == "ben"
+
+
+async def test_whose_token_was_made_or_removed_by_whom_stands_in_a_chain_of_its_own(store: Store) -> None:
+    token = await people.add(store, "anna", "operator")
+    with pytest.raises(Refused):
+        await people.add(store, "anna", "operator")
+    await people.remove(store, "anna", "ben")
+    with pytest.raises(NotFound):
+        await people.remove(store, "anna", "ben")
+    async with store.reading() as db:
+        found = await facts.chain(db, INSTALLATION)
+        assert [(fact.who, fact.noun, fact.id, fact.what) for fact in found] == [
+            ("operator", Noun.person, "anna", "token_made"),
+            ("ben", Noun.person, "anna", "token_removed"),
+        ]
+        assert token not in str(found)
+        assert await facts.verify(db, INSTALLATION) is None
+    async with store.changing(INSTALLATION) as change:
+        await change.db.execute(text("DELETE FROM facts WHERE what = 'token_made'"))
+    async with store.reading() as db:
+        broken = await facts.verify(db, INSTALLATION)
+        assert broken
+        assert "does not follow" in broken.sentence
 
 
 async def test_processes_hold_different_slots_and_a_slot_given_back_is_taken_again(store: Store) -> None:

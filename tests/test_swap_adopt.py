@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import docker
 import pytest
 
 from core.clock import system_clock
-from core.containers.host import BoxSpec, BoxState, label
+from core.containers.host import BoxSpec, BoxState, Recipe, label
 from core.model.errors import AgentFailed, BadInput, Refused
 from core.model.swap import SwapState, Version
 from core.repository import Clone
@@ -81,7 +82,7 @@ async def test_an_agent_that_does_not_run_yet_is_built_from_its_branch_and_start
     house: House, repository: Path
 ) -> None:
     version = await adopted(house)
-    assert (version.number, version.commit, version.box) == (0, head(repository), adopted_box("little", 0))
+    assert (version.number, version.commit, version.box) == (0, head(repository), adopted_box("little", house.owner, 0))
     assert await house.now_live() == version
     assert await house.running() == [version.box]
     assert await house.ask(version.box, BLUE) == "version 0 hears you"
@@ -94,6 +95,23 @@ async def test_an_agent_that_does_not_run_yet_is_built_from_its_branch_and_start
     assert await adopted(house) == version, "a second time changes nothing"
     assert (await house.state_file("starts")).split() == ["0"]
     assert await told(house) == ["adopted"]
+
+
+async def test_what_a_build_that_is_killed_leaves_lies_where_the_next_start_clears_away(
+    process_house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    sources: list[Path] = []
+    build = process_house.host.build
+
+    async def building(recipe: Recipe) -> str:
+        sources.append(recipe.source)
+        return await build(recipe)
+
+    monkeypatch.setattr(process_house.host, "build", building)
+    await adopted(process_house)
+    assert [source.is_relative_to(scratch) for source in sources] == [True]
 
 
 async def test_what_moss_has_adopted_can_be_swapped_and_rolled_back(house: House) -> None:

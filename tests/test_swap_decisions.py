@@ -270,6 +270,12 @@ def test_images_go_when_nothing_may_ever_start_them_again() -> None:
     assert found == [(Deed.remove_box, "x"), (Deed.remove_image, IMAGES["f"])]
 
 
+def test_the_images_of_the_newest_versions_are_kept_and_one_that_came_back_counts_once() -> None:
+    versions = [version(n, letter) for n, letter in enumerate("abcab")]
+    for keep, letters in ((1, "b"), (2, "ab"), (3, "abc"), (9, "abc")):
+        assert reconcile.newest(versions, keep) == {IMAGES[letter] for letter in letters}
+
+
 def test_an_image_that_an_adoption_under_way_has_just_built_stays() -> None:
     built = {"purpose": "candidate"}
     fresh = replace(SOUND, live=None, needs_adoption=True)

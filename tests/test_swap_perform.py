@@ -290,10 +290,14 @@ async def test_a_consent_whose_run_was_stopped_swaps_nothing(store: Store) -> No
 
 
 async def test_a_consent_that_was_never_granted_swaps_nothing(store: Store) -> None:
+    older = ZERO.model_copy(update={"until": ZERO.since})
     async with store.changing("desk") as change:
-        consent = await offered(change)
+        asked = [await offered(change), await ask_for_rollback(change, older, POLICY, "carl")]
     host = a_host()
-    assert await perform(store, host, OWNER, consent.id) is None
+    for consent in asked:
+        assert await perform(store, host, OWNER, consent.id) is None
+        async with store.reading() as db:
+            assert (await consents.get(db, consent.id)).state is ConsentState.asked
     assert deeds(host) == []
 
 

@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.containers.host import BoxState, Volume, label
+from core.containers.inside import check_name
 from core.model.errors import BadInput
 from core.model.substrate import Substrate
 from core.model.swap import SWAP_IN_FLIGHT, SWAP_MOVES, LastGood, Swap, SwapState
+from core.model.value import short
 from core.swap.plan import (
     Action,
     Scene,
     Verdict,
+    adopted_box,
     back_boot_id,
     back_box,
     box_spec,
@@ -23,7 +26,6 @@ from core.swap.plan import (
     new_box,
     next_action,
     objection,
-    short,
     swap_id,
 )
 
@@ -344,8 +346,8 @@ def test_nothing_forbids_a_swap_of_a_sound_agent() -> None:
         ({"needs_adoption": True}, "until a human has looked at it; run `moss adopt`"),
         ({"live_box": "moss-desk-other"}, "went live in another box"),
         ({"old": None}, "The live box agent is gone"),
-        ({"old": box("agent", NEW_IMAGE, "running")}, "runs sha256:bbbbbbbbbbbb, but sha256:aaaaaaaaaaaa went live"),
-        ({"has_image": False}, "The image sha256:bbbbbbbbbbbb is gone"),
+        ({"old": box("agent", NEW_IMAGE, "running")}, "runs bbbbbbbbbbbb, but aaaaaaaaaaaa went live"),
+        ({"has_image": False}, "The image bbbbbbbbbbbb is gone"),
         ({"swap": SWAP.model_copy(update={"image": OLD_IMAGE})}, "is live already"),
         ({"made_from": "sha256:older"}, "Another version went live since this run began"),
     ],
@@ -408,7 +410,15 @@ def test_names_derive_from_substrate_and_consent_so_that_a_repeated_job_finds_th
     assert new_box("desk", "consent-7k3f9q2m") == SWAP.new_box
     assert back_box(SWAP) == "moss-desk-7k3f9q2m-back"
     assert back_boot_id(SWAP) != SWAP.boot_id
-    assert short(NEW_IMAGE) == "sha256:bbbbbbbbbbbb"
+    assert short(NEW_IMAGE) == "bbbbbbbbbbbb"
+
+
+def test_two_installations_have_agents_of_one_name_on_one_engine() -> None:
+    mine, again, theirs = (adopted_box("desk", owner, 0) for owner in ("moss-7k3f9q2m", "moss-7k3f9q2m", "moss-other"))
+    assert mine == again != theirs
+    assert mine != adopted_box("desk", "moss-7k3f9q2m", 1)
+    check_name(mine)
+    check_name(adopted_box("d" * 40, "moss-7k3f9q2m", 1000))
 
 
 def test_the_end_of_a_box_is_told_with_its_cause() -> None:

@@ -1,23 +1,15 @@
-"""The long fault sweep: Moss is killed before and after each durable write, and at random moments. `make sweep`.
+"""The kill sweep, `make sweep`: Moss is killed before and after each durable write, and at random moments.
 
-Each row of the table is a whole story in a world of its own: adopt, import, evolve, approve, swap.
+It prints a table. Several deaths make one story, and each story is told in a world of its own.
 """
 
-import random
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.kill_story import Story, end_everything, problems_after, settle
+from tests.support.kill_story import AT_THE_CODER
 from tests.support.needs import needs_engine
-from tests.support.world import World
-
-RANDOM_SEEDS = range(12)
-KILLS_EACH = 5
-MOST_WRITES = 200
+from tests.support.sweep import Sweep, table, unsound
 
 pytestmark = [
     pytest.mark.sweep,
@@ -25,44 +17,38 @@ pytestmark = [
 ]
 
 
-def test_killed_at_each_durable_write(host: str, tmp_path: Path) -> None:
-    wrong = [row for row in _each_write(host, tmp_path) if row]
-    assert not wrong, wrong
+def test_killed_at_each_durable_write_moss_ends_the_story_as_if_nothing_had_happened(host: str, tmp_path: Path) -> None:
+    sweep = Sweep(host, tmp_path)
+    rows = sweep.kill_at_each(sweep.moments())
+    print(f"\n{host}: {len(rows)} deaths on the way to what people approved\n{table(rows)}", flush=True)
+    assert len(rows) > 150, "the rehearsal missed most of the story"
+    assert unsound(rows) == []
 
 
-def test_killed_at_random_moments(host: str, tmp_path: Path) -> None:
-    wrong = []
-    for seed in RANDOM_SEEDS:
-        story = _story(host, tmp_path / str(seed))
-        story.moments, story.chance = ["some time"] * KILLS_EACH, random.Random(seed)
-        wrong += _told(story, f"random, seed {seed}")
-    assert not wrong, wrong
+@pytest.mark.parametrize(("ends", "since"), [("rolled_back", "after swap.moved.probing"), ("stopped", AT_THE_CODER)])
+def test_killed_at_each_durable_write_of_another_end_moss_comes_to_that_end(
+    host: str, ends: str, since: str, tmp_path: Path
+) -> None:
+    sweep = Sweep(host, tmp_path, ends=ends, since=since)
+    rows = sweep.kill_at_each(sweep.moments())
+    print(f"\n{host}: {len(rows)} deaths {since}, in a run that is {ends}\n{table(rows)}", flush=True)
+    assert unsound(rows) == []
 
 
-def _each_write(host: str, where: Path) -> Iterator[list[str]]:
-    for number in range(1, MOST_WRITES):
-        for when in ("before", "after"):
-            story = _story(host, where / f"{when}-{number}")
-            story.moments = [f"{when}:{number}"]
-            yield _told(story, f"{when} write {number}")
-        if not story.deaths:
-            return  # the story has no more writes than this
+def test_killed_at_random_moments_moss_ends_the_story_as_if_nothing_had_happened(host: str, tmp_path: Path) -> None:
+    rows = Sweep(host, tmp_path).kill_at_random(range(6), kills=5)
+    print(f"\n{host}: deaths at random", *(row.kill for row in rows), sep="\n", flush=True)
+    assert unsound(rows) == []
 
 
-def _story(host: str, where: Path) -> Story:
-    where.mkdir(parents=True)
-    return Story(World.foreign(where, host), [], limit_s=180)
-
-
-def _told(story: Story, name: str) -> list[str]:
-    began = time.monotonic()
-    try:
-        state = story.tell()
-        settle(story)
-        problems = problems_after(story, state)
-    finally:
-        end_everything(story.world)
-    seconds = time.monotonic() - began
-    row = f"{story.world.host:8} {name:22} {story.deaths} deaths  {seconds:6.1f} s  {'; '.join(problems) or 'sound'}"
-    print(row, file=sys.stderr, flush=True)
-    return [f"{name}: {problem}" for problem in problems]
+@pytest.mark.parametrize(
+    ("bug", "moment", "found"),
+    [
+        ("state-before-effect", "after outbox", "nobody works on it"),
+        ("nobody-reaps", "after run.stepped.control", "left behind"),
+    ],
+)
+def test_a_planted_bug_makes_the_sweep_fail(host: str, bug: str, moment: str, found: str, tmp_path: Path) -> None:
+    (complaint,) = unsound(Sweep(host, tmp_path, ends="stopped", bug=bug).kill_at_each([moment]))
+    assert complaint.startswith(f"killed {moment}: ")
+    assert found in complaint

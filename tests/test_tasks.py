@@ -1,5 +1,6 @@
 """The owner's tasks: files with every mistake named, checks that decide, a grader that is held to its contract."""
 
+import asyncio
 import json
 import sys
 import time
@@ -11,8 +12,11 @@ import pytest
 from core.model.errors import BadInput, Unavailable
 from core.model.evidence import Check
 from core.model.keypoints import Keypoint, Level, Task, TaskKind
+from core.model.replies import Evaluation
 from core.model.substrate import Grader
 from core.model.transcript import Message, Transcript
+from core.pipeline import tasks
+from core.pipeline.scoring import Scorer
 from core.pipeline.tasks import grade, load_tasks, score_checks
 
 SAID = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -33,8 +37,7 @@ def line(id: str = "t", kind: str = "golden", **more: Any) -> dict[str, Any]:
 def test_tasks_are_read_from_all_files_in_order(tmp_path: Path) -> None:
     first = file(tmp_path, line("one"), "", line("two", "safety", checks=[CHECK]), name="a.jsonl")
     second = file(tmp_path, line("three", "holdout", kinds=["incomplete"], checks=[CHECK]), name="b.jsonl")
-    tasks = load_tasks([first, second])
-    assert [(task.id, task.kind) for task in tasks] == [
+    assert [(task.id, task.kind) for task in load_tasks([first, second])] == [
         ("one", TaskKind.golden),
         ("two", TaskKind.safety),
         ("three", TaskKind.holdout),
@@ -96,17 +99,68 @@ def test_very_many_mistakes_are_counted_and_not_all_shown(tmp_path: Path) -> Non
         ({"matches": r"^only this$"}, "only this and more", False),
     ],
 )
-def test_a_check_is_met_or_not(rule: dict[str, str], reply: str, met: bool) -> None:
+async def test_a_check_is_met_or_not(rule: dict[str, str], reply: str, met: bool) -> None:
     check = Check(id="c", text="what it wants", **rule)
     expected = Level.strong if met else Level.missing
-    assert score_checks([check], reply) == [(Keypoint(id="c", text="what it wants"), expected)]
+    assert await score_checks([check], reply) == ([(Keypoint(id="c", text="what it wants"), expected)], [])
 
 
-def test_a_pattern_sees_a_bounded_part_of_a_hostile_reply() -> None:
+async def test_a_pattern_sees_a_bounded_part_of_a_hostile_reply() -> None:
     check = Check(id="c", text="x", matches="a.*c$")
     began = time.monotonic()
-    score_checks([check], "a" * 10_000_000)
+    assert await score_checks([check], "a" * 10_000_000) == ([(Keypoint(id="c", text="x"), Level.missing)], [])
     assert time.monotonic() - began < 20
+
+
+def pattern(id: str, matches: str) -> Check:
+    return Check(id=id, text="x", matches=matches)
+
+
+async def test_a_pattern_that_never_ends_is_not_met_and_holds_up_neither_moss_nor_the_other_checks() -> None:
+    checks = [pattern("first", "^a"), pattern("endless", r"(a+)+$"), pattern("last", "b$")]
+    scoring = asyncio.create_task(score_checks([*checks, Check(id="text", text="x", contains="ab")], "a" * 60 + "b"))
+    longest_s, until = 0.0, time.monotonic() + 20
+    while not scoring.done() and time.monotonic() < until:
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        longest_s = max(longest_s, time.monotonic() - began)
+    scores, remarks = await scoring
+    assert [level for _, level in scores] == [Level.strong, Level.missing, Level.strong, Level.strong]
+    assert len(remarks) == 1
+    assert remarks[0].startswith("Check endless is not met: its pattern did not come to an end on this reply")
+    assert longest_s < 0.5, "everything else went on meanwhile"
+
+
+async def test_a_pattern_that_no_alarm_can_stop_is_killed_with_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "PATTERN_S", 1000.0)
+    monkeypatch.setattr(tasks, "_PATTERNS_S", 1.0)
+    scores, remarks = await score_checks([pattern("sound", "^a"), pattern("endless", r"(a+)+$")], "a" * 60 + "b")
+    assert [level for _, level in scores] == [Level.strong, Level.missing]
+    assert [remark.split()[1] for remark in remarks] == ["endless"]
+
+
+async def test_checks_without_a_pattern_start_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_PATTERNS", Path("/nowhere"))  # no program, no answer
+    checks = [Check(id="text", text="x", contains="b"), Check(id="none", text="x", absent="z")]
+    assert [level for _, level in (await score_checks(checks, "b"))[0]] == [Level.strong, Level.strong]
+    (_, level), *_ = (await score_checks([pattern("one", "b")], "b"))[0]
+    assert level is Level.missing
+
+
+async def test_the_log_of_a_run_says_which_check_could_not_be_decided() -> None:
+    task = TASK.model_copy(update={"checks": (pattern("endless", r"(a+)+$"),)})
+
+    async def nobody(*_: object) -> Evaluation:
+        raise AssertionError("checks decide")
+
+    scorer = Scorer(None, nobody)
+    transcript = Transcript(
+        messages=(Message(role="user", content="a"), Message(role="assistant", content="a" * 60 + "b"))
+    )
+    assert await scorer.score(task, transcript, (Keypoint(id="endless", text="x"),)) == [
+        (Keypoint(id="endless", text="x"), Level.missing)
+    ]
+    assert [remark.partition(" is not met")[0] for remark in scorer.remarks] == ["t: Check endless"]
 
 
 # The grader
@@ -146,8 +200,8 @@ async def test_a_grader_is_told_the_task_the_transcript_and_the_keypoints(tmp_pa
 
 WRONG = {
     "crashes": ("sys.exit('no data file')", "exit code 1 on t: no data file"),
-    "is silent": ("", "Invalid JSON"),
-    "prints prose": ("print('all good')", "Invalid JSON"),
+    "is silent": ("", "is not JSON"),
+    "prints prose": ("print('all good')", "is not JSON"),
     "has no keypoints": ("print('{\"keypoints\": []}')", "keypoints"),
     "knows a fifth level": ("print(json.dumps({'keypoints': [{**asked['keypoints'][0], 'level': 4}]}))", "level"),
     "leaves one out": ("print(json.dumps({'keypoints': [{**asked['keypoints'][0], 'level': 2}]}))", "`second`"),

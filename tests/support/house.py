@@ -17,9 +17,10 @@ import docker
 
 from core.clock import system_clock
 from core.containers.host import Host, Recipe, label
+from core.model.events import Noun
 from core.model.substrate import Substrate
 from core.model.swap import Swap, SwapState, Version
-from core.store import Store, swaps
+from core.store import Store, facts, swaps
 from core.swap.perform import perform
 from core.swap.plan import box_spec
 from tests.support.containers import a_host
@@ -177,11 +178,12 @@ class House:
         return hashlib.sha256("".join(kept).encode()).hexdigest()
 
     async def until(self, state: SwapState) -> None:
-        async with asyncio.timeout(15):
+        """A swap came to this state, and may be a moment past it: facts stay, while a state may be too short to see."""
+        async with asyncio.timeout(30):
             while True:
                 async with self.store.reading() as db:
-                    found = await swaps.in_flight(db, "little")
-                if found and found.state is state:
+                    chain = await facts.chain(db, "little")
+                if any(fact.noun is Noun.swap and fact.after == state for fact in chain):
                     return
                 await asyncio.sleep(0.005)
 

@@ -1,27 +1,146 @@
-"""The whole story with a Moss that is killed on the way, and what an outsider finds afterwards."""
+"""The whole story with a Moss that is killed on the way: adopt, import, evolve, approve, swap."""
 
 import asyncio
 import contextlib
 import json
 import os
-import random
+import re
+import secrets
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bot.control import Client
+from core.clock import system_clock
 from core.model.errors import MossError
-from tests.support.world import FOREIGN, ROOT, World, Wrong, git
+from core.store import people
+from core.store.store import Store, upgrade
+from tests.support.outsider import BASE, docker, end_everything, jobs, ours, problems_after
+from tests.support.world import FOREIGN, ROOT, World
 
 MORTAL = ROOT / "tests" / "support" / "mortal_moss.py"
-SETTLE_S = 3.0
-FINAL = ("applied", "exhausted", "failed", "rolled_back", "stuck")
+NEVER = "never"
+TICKED = "after tick"
+PULSE = re.compile(r"(before|after) (tick|leases\..*)|(born|dead) .*")
+"""What is heard of a Moss that only lives."""
+BIRTH_S = 60.0
+ANSWER_S = 60.0
+NEWS_S = 1.0
+"""Each durable write wakes the story; without any it looks again after this."""
+FINAL = ("applied", "stopped", "exhausted", "failed", "rolled_back", "stuck")
+AT_WORK = ("queued", "running", "approved", "swapping")
+
+_MIGRATING = threading.Lock()
+"""Alembic takes one event loop at a time."""
+
+AT_THE_CODER = "after spawn sh in iter-1/implement-1"
+"""Killed here, Moss leaves a coder at work."""
+CODER = """#!/bin/sh
+# The coder, which tells when another one is still at work.
+if [ "$MOSS_ROLE" = implement ]; then
+    grep -qs '{root}' "/proc/$(cat '{root}/coder.pid')/cmdline" && echo "two coders" >>'{root}/coder-alarm.txt'
+    test -e '{root}/coder.pid' || first=yes
+    echo $$ >'{root}/coder.pid'
+    {then}
+fi
+exec sh '{coder}'
+"""
+LINGER = 'test -z "$first" || sleep 60'
+SPOIL = r"""sed -i 's/^serve)$/&\n    [ -e "$state\/memory.txt" ] \&\& exit 7/' agent.sh"""
+"""An agent that is well in every trial, where there is no memory, and dies on the volume of the live one."""
+
+
+class Mortal:
+    """A Moss that can be begun again and again, and says what it does."""
+
+    def __init__(self, world: World) -> None:
+        self.news: list[str] = []
+        self.exit_codes: list[int] = []
+        self.pid = 0
+        """Zero while none lives."""
+        self.listens = False
+        self.moved = time.monotonic()
+        """When it last did what it had not done in this life."""
+        self._heard_of_this_life: set[str] = set()
+        self._heard = threading.Condition()
+        self._source = subprocess.Popen(
+            [sys.executable, str(MORTAL), str(world.root / "moss.toml"), str(world.log)],
+            cwd=world.root,
+            env=world.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def begin(self, moment: str, bug: str) -> None:
+        """Returns when it listens, or is dead already."""
+        assert self._source.stdin
+        deaths = len(self.exit_codes)
+        self._source.stdin.write(json.dumps({"moment": moment, "bug": bug}) + "\n")
+        self._source.stdin.flush()
+        come = self.wait(lambda: self.listens or len(self.exit_codes) > deaths)
+        assert come, f"Moss did not come up within {BIRTH_S:.0f} s"
+
+    def wait(self, until: Callable[[], bool], timeout_s: float = BIRTH_S) -> bool:
+        with self._heard:
+            return self._heard.wait_for(until, timeout_s)
+
+    def wait_for_news(self, known: int) -> None:
+        self.wait(lambda: len(self.news) > known, NEWS_S)
+
+    def kill(self, life: int | None = None, which: signal.Signals = signal.SIGKILL) -> None:
+        """The life that has this process id, or whichever there is."""
+        with contextlib.suppress(ProcessLookupError):
+            if (pid := self.pid) and life in (None, pid):
+                os.kill(pid, which)
+
+    def end(self) -> None:
+        """As a service manager ends it."""
+        self.kill(which=signal.SIGTERM)
+        if not self.wait(lambda: not self.pid, timeout_s=40):
+            self.kill()
+
+    def close(self) -> None:
+        self.kill()
+        assert self._source.stdin
+        self._source.stdin.close()
+        try:
+            self._source.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._source.kill()
+        self._listener.join(timeout=10)
+
+    def _listen(self) -> None:
+        assert self._source.stdout
+        for line in self._source.stdout:
+            self._hear(line.strip())
+        self._hear(f"dead {self._source.wait()}")
+
+    def _hear(self, said: str) -> None:
+        with self._heard:
+            self.news.append(said)
+            if said not in self._heard_of_this_life:
+                self.moved = time.monotonic()
+                self._heard_of_this_life.add(said)
+            match said.partition(" "):
+                case "born", _, pid:
+                    self.pid = int(pid)
+                    self._heard_of_this_life.clear()
+                case "dead", _, code:
+                    self.pid, self.listens = 0, False
+                    self.exit_codes.append(int(code))
+                case "after", _, "listen":
+                    self.listens = True
+            self._heard.notify_all()
 
 
 @dataclass
@@ -30,175 +149,116 @@ class Story:
 
     world: World
     moments: list[str]
-    """Each start of Moss gets the next one, and plain life once they are used up."""
+    """Each life of Moss ends at the next one, and is a plain one once they are used up."""
     bug: str = "none"
-    chance: random.Random | None = None
-    """Kills at random moments instead, one per entry of `moments`."""
-    limit_s: float = 90
-    deaths: int = 0
+    ends: str = "applied"
+    lives: list[float] = field(default_factory=list)
+    """After so many seconds a life is ended from outside, wherever it is."""
+    limit_s: float = 600
+    halt_s: float = 60
+    """If it does nothing new for so long, it has come to a halt."""
+    deaths: list[str] = field(default_factory=list)
+    """What Moss had just done, or was about to do, when it died."""
+    news: list[str] = field(default_factory=list)
+    armed: str = NEVER
     token: str = ""
-    run: str = ""
+    memory: str = field(default_factory=lambda: secrets.token_hex(1000))
+    """What stands on the volume of the agent before Moss first sees it."""
 
-    def tell(self) -> str:
-        """The state in which the run ended."""
-        self.world.moss("db", "upgrade")
-        self.token = self.world.moss("people", "add", "bob")["token"]
-        until = time.monotonic() + self.limit_s
-        while time.monotonic() < until:
-            self._keep_alive()
+    @classmethod
+    def foreign(cls, where: Path, host: str, moments: list[str], *, ends: str = "applied", **more: Any) -> "Story":
+        """Told by an agent and a coder in shell. Several of these may be told at once on one engine."""
+        where.mkdir(parents=True, exist_ok=True)
+        coder = where / "coder.sh"
+        lingers = AT_THE_CODER in moments or ends == "stopped"
+        then = SPOIL if ends == "rolled_back" else LINGER if lingers else ":"
+        coder.write_text(CODER.format(root=where, coder=FOREIGN / "coder.sh", then=then))
+        world = World.foreign(where, host, coder, name=f"prices-{secrets.token_hex(3)}")
+        return cls(world, moments, ends=ends, **more)
+
+    def tell(self) -> list[str]:
+        """What is wrong at the end of it. Whatever happens, nothing of it is left running."""
+        mortal = Mortal(self.world)
+        self.news = mortal.news
+        try:
+            with _MIGRATING:
+                asyncio.run(self._prepare())
+            state = self._live_on(mortal)
+            mortal.end()
+            wrong = [f"Moss ended by itself with {code}" for code in mortal.exit_codes if code not in (0, -9)]
+            late = [f"{moment} never came" for moment in (self.armed, *self.moments) if moment != NEVER]
+            where = [] if state in FINAL else [f"its last word was {self._last_word()!r}"]
+            return [*wrong, *late, *where, *problems_after(self.world, state, self.memory, self.ends)]
+        finally:
+            mortal.close()
+            end_everything(self.world)
+
+    async def _prepare(self) -> None:
+        url = f"sqlite:///{self.world.root / 'data' / 'moss.db'}"
+        (self.world.root / "data").mkdir(exist_ok=True)
+        await upgrade(url)
+        store = await Store.open(url, system_clock)
+        self.token = await people.add(store, "bob")
+        await store.close()
+        if self.world.host == "docker":
+            write = f"printf %s {self.memory} >/state/memory.txt"
+            docker("run", "--rm", "--volume", f"{self.world.volume}:/state", BASE, "sh", "-c", write)
+        else:
+            Path(self.world.volume).mkdir()
+            Path(self.world.volume, "memory.txt").write_text(self.memory)
+
+    def _live_on(self, mortal: Mortal) -> str:
+        """The state in which the run ended, once Moss had nothing more to do and time to tidy up."""
+        until, idle_since = time.monotonic() + self.limit_s, 0
+        while time.monotonic() < min(until, mortal.moved + self.halt_s):
+            known = len(mortal.news)
+            if not mortal.pid:
+                idle_since = 0
+                self._begin(mortal)
             with contextlib.suppress(MossError, sqlite3.OperationalError):  # it died, or has not begun
                 state = self._next()
-                if state in FINAL:
-                    return state
-            time.sleep(0.05)
+                idle = state in (*FINAL, *AT_WORK) and not self._anybody_at_work()
+                idle_since = (idle_since or len(mortal.news)) if idle else 0
+                if idle and mortal.news[idle_since:].count(TICKED) >= 2:  # so that one of them has begun since
+                    return state if state in FINAL else f"{state}, and nobody works on it"
+            mortal.wait_for_news(known)
         return "never ended"
 
-    def _keep_alive(self) -> None:
-        process = self.world.process
-        if process is not None and process.poll() is None:
-            return
-        self.deaths += process is not None
-        moment = self.moments.pop(0) if self.moments else "never"
-        with contextlib.suppress(Wrong):  # it may die before it answers
-            if self.chance is None:
-                self.world.start(sys.executable, str(MORTAL), moment, self.bug, "--")
-                return
-            self.world.start(sys.executable, str(MORTAL), "never", self.bug, "--")
-            if moment != "never":
-                threading.Timer(self.chance.uniform(0, 4), self._kill).start()
+    def _begin(self, mortal: Mortal) -> None:
+        if mortal.exit_codes:
+            self.deaths.append(self._last_word())
+        self.armed = self.moments.pop(0) if self.moments else NEVER
+        mortal.begin(self.armed, self.bug)
+        if self.lives:
+            threading.Timer(self.lives.pop(0), mortal.kill, [mortal.pid]).start()
 
-    def _kill(self) -> None:
-        process = self.world.process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+    def _last_word(self) -> str:
+        return next((said for said in reversed(self.news) if not PULSE.fullmatch(said)), "nothing")
 
     def _next(self) -> str:
         """Looks into the database, since a process for every look would be slow, and acts over the control socket."""
-        if not self.rows("SELECT 1 FROM versions"):
+        if not ours(self.world, "SELECT 1 FROM versions"):
             self._ask("adopt")
             return "adopted"
-        if not self.rows("SELECT 1 FROM chunks"):
+        if not ours(self.world, "SELECT 1 FROM chunks"):
             self._ask("import", lines=(FOREIGN / "batch.jsonl").read_text().splitlines())
             return "imported"
-        run = self.rows("SELECT id, state FROM runs ORDER BY queued_at DESC")
+        run = ours(self.world, "SELECT id, state FROM runs ORDER BY queued_at DESC")
         if not run:
             self._ask("evolve")
             return "evolved"
-        self.run, state = run[0]
+        id, state = run[0]
         if state == "awaiting_consent":
-            self._ask("approve", run=self.run)
+            self._ask("approve", run=id)
+        if state == "running" and self.ends == "stopped" and AT_THE_CODER in self.news:
+            self._ask("stop", run=id)
         return str(state)
 
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.world.root / "data" / "moss.db") as db:
-            return db.execute(query).fetchall()
+    def _anybody_at_work(self) -> bool:
+        """What has no row in the outbox and no job, nobody ever takes up again."""
+        waiting = ours(self.world, "SELECT 1 FROM outbox WHERE done_at IS NULL")
+        return bool(waiting) or any(end in ("PENDING", "ENQUEUED") for _, end in jobs(self.world))
 
     def _ask(self, verb: str, **payload: object) -> None:
         client = Client(self.world.root / "data" / "moss.sock")
-        asyncio.run(client.ask(verb, payload, token=self.token, timeout_s=30))
-
-
-def settle(story: Story) -> None:
-    """One more ordinary start, with time for its first tick, and an ordinary end."""
-    story.world.kill()
-    story.world.start(sys.executable, str(MORTAL), "never", story.bug, "--")
-    time.sleep(SETTLE_S)
-    story.world.end()
-
-
-def problems_after(story: Story, state: str) -> list[str]:
-    """What is wrong with the world, seen from outside, after Moss had time to tidy up and was ended."""
-    world, found = story.world, []
-    if state != "applied":
-        found.append(f"the run ended as {state!r}")
-    kinds = dict(story.rows("SELECT kind || ' ' || subject, count(*) FROM notices GROUP BY kind, subject"))
-    found += [f"{count} notices of {kind}" for kind, count in kinds.items() if count != 1]
-    for wanted in ("evolution-converged", "apply-complete"):
-        if state == "applied" and sum(kind.startswith(wanted) for kind in kinds) != 1:
-            found.append(f"{wanted} was not told once")
-    if not world.moss("db", "verify", code=None)["sound"]:
-        found.append("the audit chain is broken")
-    results = [json.loads(row[0])["result"] for row in story.rows("SELECT done FROM steps")]
-    found += _commits(world, sum(result.get("verdict") == "APPROVE" and "commit" in result for result in results))
-    look = _look_at_containers if world.host == "docker" else _look_at_processes
-    agents, left, volume = look(story)
-    if agents != 1:
-        found.append(f"{agents} agents are running")
-    if "alarm.txt" in volume:
-        found.append("two agents wrote to the volume at once")
-    if not volume.get("journal.txt", "").startswith("started\n"):
-        found.append("the volume lost its content")
-    scratch = [world.root / "data" / "work", world.root / "data" / "tmp", world.tmp]
-    left += [str(path) for where in scratch if where.exists() for path in where.iterdir()]
-    left += [str(path) for path in (world.root / "data" / "repos").glob("*.partial")]
-    return found + [f"left behind: {what}" for what in left]
-
-
-def _commits(world: World, accepted: int) -> list[str]:
-    repos = world.root / "data" / "repos" / "prices.git"
-    kinds = git(repos, "cat-file", "--batch-all-objects", "--batch-check=%(objecttype)").split()
-    made = kinds.count("commit") - 1  # the owner's own
-    return [] if made == accepted else [f"{made} commits for {accepted} accepted implementations"]
-
-
-Seen = tuple[int, list[str], dict[str, str]]
-"""Running agents, what was left behind, and the files on the agent's volume."""
-
-
-def _look_at_processes(story: Story) -> Seen:
-    running = [words for _, words in processes(story.world)]
-    agents = running.count("sh agent.sh serve")
-    left = [words for words in running if "agent.sh serve" not in words and not words.startswith("sleep ")]
-    live = {row[0] for row in story.rows("SELECT box FROM versions WHERE until IS NULL")}
-    left += [str(path) for path in (story.world.root / "data" / "boxes").iterdir() if path.name not in live]
-    state = Path(story.world.volume)
-    return agents, left, {path.name: path.read_text() for path in state.iterdir() if path.is_file()}
-
-
-def _look_at_containers(story: Story) -> Seen:
-    live = {row[0] for row in story.rows("SELECT box FROM versions WHERE until IS NULL")}
-    images = {row[0] for row in story.rows("SELECT image FROM versions")}
-    boxes = ours(story.world, "container", "{{.Names}} {{.State}}")
-    left = [box for box in boxes if box.split()[0] not in live]
-    kept = ours(story.world, "image", "{{.ID}}", "--no-trunc")
-    left += [image for image in kept if image not in images]
-    files = {}
-    for box in live:
-        for name in docker("exec", box, "sh", "-c", "cd /state && ls -p | grep -v /").split():
-            files[name] = docker("exec", box, "cat", f"/state/{name}") + "\n"
-    return sum(box.endswith(" running") for box in boxes), left, files
-
-
-def ours(world: World, what: str, form: str, *more: str) -> list[str]:
-    owner = (world.root / "data" / "installation").read_text().strip()
-    said = docker(what, "ls", "--all", "--filter", f"label=moss.owner={owner}", "--format", form, *more)
-    return list(dict.fromkeys(said.splitlines()))
-
-
-def docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def processes(world: World) -> list[tuple[int, str]]:
-    """Everything that runs on behalf of this world, Moss itself left out."""
-    moss = world.process.pid if world.process else 0
-    found = []
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        with contextlib.suppress(OSError):
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            if b"MOSS_TAG=" in environment and str(world.root).encode() in environment and pid != moss and words:
-                found.append((pid, words))
-    return found
-
-
-def end_everything(world: World) -> None:
-    world.kill()
-    for pid, _ in processes(world):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    if world.host == "docker" and (world.root / "data" / "installation").exists():
-        for what, form in (("container", "{{.Names}}"), ("image", "{{.ID}}")):
-            for name in ours(world, what, form):
-                subprocess.run(["docker", what, "rm", "--force", name], capture_output=True, check=False)
-        docker("volume", "rm", "--force", world.volume)
+        asyncio.run(client.ask(verb, payload, token=self.token, timeout_s=ANSWER_S))

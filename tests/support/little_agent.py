@@ -29,6 +29,12 @@ class Agent(BaseHTTPRequestHandler):
         with (STATE / "memory.jsonl").open("a") as memory:
             memory.write(json.dumps(asked["messages"][-1]["content"]) + "\n")
         said = "nonsense" if MOOD == "confused" else f"version {VERSION} hears you"
+        if MOOD == "echo":
+            said = " | ".join(one["content"] for one in asked["messages"])
+        if MOOD == "slow":
+            time.sleep(float(asked["messages"][-1]["content"]))
+        if MOOD == "silent":
+            said = ""
         self.answer(200, {"choices": [{"message": {"role": "assistant", "content": said}}]})
 
     def answer(self, code: int, body: dict) -> None:

@@ -1,69 +1,181 @@
-"""A `moss` that dies at one durable write, or with a planted bug in it. For the kill sweep.
+"""A `moss run` that dies at one durable write, or has a planted bug in it. For the kill sweep.
 
-    python mortal_moss.py MOMENT BUG -- moss arguments
+    python mortal_moss.py CONFIG LOG
 
-MOMENT is `never`, or `before:WHAT` / `after:WHAT`: the process kills itself with SIGKILL just before or just after the
-transaction that writes WHAT is committed. WHAT is a number (the n-th transaction), `outbox` (a row of it is done), or
-the name of a fact, such as `run.moved.running`, `run.stepped.iter-1/build` or `swap.moved.probing`. BUG is `none` or
-one of BUGS.
+Each line on standard input, `{"moment": ..., "bug": ...}`, begins one life: a fork, since starting Python anew for each
+of hundreds of deaths would take longer than all the rest. Standard output says what happens, a line each: `born PID`,
+`dead CODE`, and `before WRITE` and `after WRITE` of each durable write. A moment is one of the latter: the process
+kills itself there with SIGKILL, so that it dies at that very line. A bug is `none` or one of BUGS.
 """
 
+import asyncio
+import inspect
+import json
 import os
+import re
+import select
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+import docker
+from dbos import Queue
+
+from bot import control, wiring
+from bot.cli import main as moss
+from core import process
+from core.containers import docker_calls, process_images
 from core.containers.docker_host import DockerHost
 from core.containers.process_host import ProcessHost
 from core.dispatch import Dispatch
+from core.durable import Durable
 from core.model.events import Noun
+from core.pipeline.evolve import Evolution
+from core.pipeline.scene import Scene
+from core.repository import Clone, clone
 from core.store import outbox
 from core.store.store import Change, Store
 from core.swap import reconcile
 
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def name_of(noun: Noun, what: str, after: str | None, detail: dict[str, Any]) -> str:
-    return ".".join(filter(None, (noun, what, after if what == "moved" else detail.get("step"))))
+TICK = "tick"
+TICK_S, POLL_S = 0.3, 0.1
+"""How soon the next tick finds what was left, and DBOS the jobs that a dead one held: nobody shall wait for them."""
 
 
-def die_at(moment: str) -> None:
-    when, _, where = moment.partition(":")
-    seen = {"count": 0}
-    names: set[str] = set()
-    transaction, record = Store._transaction, Change.record
+ONCE = "build of the relay"
+"""Its image is there already, in all but the first story on an engine."""
 
-    async def recording(self: Change, who: str, noun: Noun, id: str, what: str, *rest: Any, **more: Any) -> Any:
-        after = more.get("after", rest[1] if len(rest) > 1 else None)
-        names.add(name_of(noun, what, after, more))
-        return await record(self, who, noun, id, what, *rest, **more)
+
+class Fate:
+    def __init__(self, moment: str, news: int) -> None:
+        self.moment, self.news = moment, news
+        self.step = ""
+        """Of the run, while one is under way."""
+
+    def passes(self, when: str, *names: str) -> None:
+        """One write may have several names; the first is the one that is told."""
+        tell(self.news, f"{when} {names[0]}")
+        if self.moment in [f"{when} {name}" for name in names]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def marks(self, owner: Any, attribute: str, naming: Callable[..., str]) -> None:
+        real = getattr(owner, attribute)
+
+        def name(*args: Any, **named: Any) -> str:
+            effect = naming(*args, **named)
+            return f"{effect} in {self.step}" if self.step and effect != TICK else effect
+
+        async def acting(*args: Any, **named: Any) -> Any:
+            effect = name(*args, **named)
+            self.passes("before", effect)
+            result = await real(*args, **named)
+            self.passes("after", effect)
+            return result
+
+        def acting_at_once(*args: Any, **named: Any) -> Any:
+            effect = name(*args, **named)
+            self.passes("before", effect)
+            result = real(*args, **named)
+            self.passes("after", effect)
+            return result
+
+        setattr(owner, attribute, acting if inspect.iscoroutinefunction(real) else acting_at_once)
+
+
+def tell(news: int, line: str) -> None:
+    os.write(news, f"{line}\n".encode())
+
+
+def mark_the_store(fate: Fate) -> None:
+    """A transaction is named by the facts in it, such as `run.moved.running`, `run.stepped.iter-1/build` or
+    `swap.planned`; one without facts by who wrote it, such as `leases.claim`."""
+    written: dict[Any, list[str]] = {}
+    writer: ContextVar[str] = ContextVar("writer")
+    transaction, record, mark_done = Store._transaction, Change.record, outbox.done
+
+    def signed(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opening(*args: Any) -> Any:
+            caller = sys._getframe(1)
+            writer.set(f"{caller.f_globals['__name__'].rpartition('.')[2]}.{caller.f_code.co_name}")
+            return real(*args)
+
+        return opening
 
     @asynccontextmanager
     async def transacting(self: Store, substrate: str) -> AsyncIterator[Any]:
-        names.clear()
+        default = writer.get()
         async with transaction(self, substrate) as db:
-            yield db
-            seen["count"] += 1
-            due = where in names or where == str(seen["count"])
-            if due and when == "before":
-                die()
-        if due and when == "after":
-            die()
+            facts = written[db] = []
+            try:
+                yield db
+            finally:
+                del written[db]
+            names = facts or [default]
+            fate.passes("before", *names)
+        fate.passes("after", *names)
 
-    mark_done = outbox.done
+    async def recording(self: Change, who: str, noun: Noun, id: str, what: str, **more: Any) -> Any:
+        which = more.get("after") if what == "moved" else more.get("step")
+        written[self.db].append(".".join(filter(None, (noun, what, which))))
+        return await record(self, who, noun, id, what, **more)
 
     async def marking(change: Change, id: int) -> None:
-        names.add("outbox")
+        written[change.db].append("outbox")
         await mark_done(change, id)
 
-    outbox.done = marking
-    Change.record = recording  # type: ignore[method-assign]
+    Store.changing, Store.writing = signed(Store.changing), signed(Store.writing)  # type: ignore[method-assign]
     Store._transaction = transacting  # type: ignore[method-assign,assignment]
+    Change.record = recording  # type: ignore[method-assign]
+    outbox.done = marking
+
+
+def mark_the_effects(fate: Fate) -> None:
+    stage = Evolution._stage
+
+    async def staging(self: Evolution, scene: Scene) -> Any:
+        fate.step = scene.step.name
+        try:
+            return await stage(self, scene)
+        finally:
+            fate.step = ""
+
+    Evolution._stage = staging  # type: ignore[method-assign]
+    fate.marks(Scene, "keep", lambda scene, *_: "artefact")
+    fate.marks(Durable, "submit", lambda durable, kind, *_: f"job of {kind}")
+    fate.marks(Durable, "_call", lambda durable, kind, *_: f"work of {kind}")
+    fate.marks(clone, "_make", lambda *_: "git clone")
+    for verb in ("export", "checkout", "put_tests", "snapshot", "commit", "set_branch", "tag"):
+        fate.marks(Clone, verb, lambda *_, said=f"git {verb}", **__: said)
+    fate.marks(process, "_start", lambda argv, *_, **__: f"spawn {Path(argv[0]).name}")
+    fate.marks(process_images, "finish", lambda *_: "image")
+    for verb in ("build", "remove_image"):
+        fate.marks(ProcessHost, verb, lambda *_, said=verb: said)
+    for verb in ("create", "put", "start", "stop", "remove"):
+        fate.marks(ProcessHost, verb, lambda host, box, *_, said=verb: f"{said} {kind_of(getattr(box, 'name', box))}")
+    fate.marks(docker_calls, "build", lambda api, order, log: "build" if log else ONCE)
+    api = docker.APIClient
+    fate.marks(api, "build", lambda *_, tag=None, **__: ONCE if tag else "engine build")
+    for verb in ("tag", "commit", "remove_image", "exec_start"):
+        fate.marks(api, verb, lambda *_, said=f"engine {verb}", **__: said)
+    for verb in ("put_archive", "start", "stop", "update_container", "remove_container"):
+        said = verb.removesuffix("_container").replace("_", " ")
+        fate.marks(api, verb, lambda self, box, *_, said=said, **__: f"engine {said} {kind_of(box)}")
+    fate.marks(api, "create_container_from_config", lambda self, order, name: f"engine create {kind_of(name)}")
+    fate.marks(control.Server, "listen", lambda *_: "listen")
+    fate.marks(Dispatch, "tick", lambda *_: TICK)
+
+
+def kind_of(box: str) -> str:
+    """Names differ from story to story, what a box is for does not."""
+    if found := re.fullmatch(r"moss-run-\w+-\d+-(\w+?)(-relay|-put)?", box):
+        return ("trial" if found[1].isdigit() else found[1]) + (found[2] or "")
+    if re.fullmatch(r"[0-9a-f]{64}", box):
+        return "what belongs to it"
+    return "the first" if box.endswith("-v0") else "the next"
 
 
 def state_before_effect() -> None:
@@ -81,24 +193,71 @@ def state_before_effect() -> None:
 
 
 def nobody_reaps() -> None:
-    """Boxes are never removed, and what a crash left is never looked for."""
+    """The boxes of trials are never removed, and what a crash left is never looked for."""
 
-    async def nothing(*_: Any, **__: Any) -> list[Any]:
+    async def nothing(*_: Any) -> list[Any]:
         return []
 
-    reconcile.reconcile = nothing  # type: ignore[assignment]
+    reconcile.reconcile = nothing
     for host in (ProcessHost, DockerHost):
-        host.remove = nothing  # type: ignore[assignment,method-assign]
+
+        async def remove(self: Any, name: str, real: Any = host.remove) -> None:
+            if not name.startswith("moss-run-"):
+                await real(self, name)
+
+        host.remove = remove  # type: ignore[method-assign]
 
 
-BUGS = {"none": lambda: None, "state-before-effect": state_before_effect, "nobody-reaps": nobody_reaps}
+def falls_asleep() -> None:
+    """A run is taken up, and then nothing more happens."""
+
+    async def perform(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    Evolution.perform = perform  # type: ignore[method-assign]
+
+
+BUGS = {
+    "none": lambda: None,
+    "state-before-effect": state_before_effect,
+    "nobody-reaps": nobody_reaps,
+    "falls-asleep": falls_asleep,
+}
+
+
+def live(config: str, log: str, news: int, moment: str, bug: str) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    BUGS[bug]()
+    fate = Fate(moment, news)
+    mark_the_store(fate)
+    mark_the_effects(fate)
+    wiring.TICK_S = TICK_S
+    Queue.__init__.__kwdefaults__["polling_interval_sec"] = POLL_S
+    moss(["--config", config, "run"])
+
+
+def main(config: str, log: str) -> None:
+    news = os.dup(1)  # a copy that nothing which Moss starts inherits
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            live(config, log, news, **json.loads(line))
+        tell(news, f"born {child}")
+        tell(news, f"dead {end_of(child)}")
+
+
+def end_of(child: int) -> int:
+    """Its exit code. Whoever begins lives may die too, and shall leave none behind."""
+    either = select.poll()
+    either.register(ended := os.pidfd_open(child), select.POLLIN)
+    either.register(sys.stdin, select.POLLHUP)
+    either.poll()
+    os.close(ended)
+    os.kill(child, signal.SIGKILL)  # which is nothing to one that has ended
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    moment, bug, arguments = sys.argv[1], sys.argv[2], sys.argv[4:]
-    if moment != "never":
-        die_at(moment)
-    BUGS[bug]()
-    from bot.cli import main
-
-    main(arguments)
+    main(*sys.argv[1:])

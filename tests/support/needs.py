@@ -1,11 +1,14 @@
 """Marks for tests that need a real server: without it they skip with a reason, and with CI=true they run and fail."""
 
 import os
+import shutil
 
 import docker
 import docker.errors
 import pytest
 import requests
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 POSTGRES_URL = os.environ.get("MOSS_TEST_POSTGRES", "")
 
@@ -27,4 +30,7 @@ def _needs(present: bool, mark: pytest.MarkDecorator, reason: str) -> pytest.Mar
 needs_engine = _needs(_engine_answers(), pytest.mark.engine, "no Docker engine answers; start one to run this test")
 needs_postgres = _needs(
     bool(POSTGRES_URL), pytest.mark.postgres, "MOSS_TEST_POSTGRES names no server, such as postgresql://user@host/db"
+)
+needs_chromium = _needs(
+    CHROMIUM is not None, pytest.mark.chromium, "no Chromium is installed; Debian's package `chromium` has one"
 )

@@ -30,8 +30,8 @@ async def make_live(store: Store, substrate: Substrate, version: Version) -> Non
         await swaps.set_last_good(change, good)
 
 
-async def granted_candidate(store: Store, name: str, image: str, commit: str, live_image: str) -> str:
-    """The consent to a candidate whose run began when `live_image` was live."""
+async def asked_candidate(store: Store, name: str, image: str, commit: str, live_image: str) -> str:
+    """The question about a candidate whose run began when `live_image` was live."""
     at = datetime.now(UTC)
     async with store.changing(name) as change:
         run = await run_in(change, RunState.running)
@@ -42,7 +42,11 @@ async def granted_candidate(store: Store, name: str, image: str, commit: str, li
         await runs.add_candidate(change, found)
         consent = await consent_room.ask_for_candidate(change, found, run, POLICY, ("carl", "dora"))
         await runs.move(change, run.id, RunState.awaiting_consent, "moss")
-    return await _granted(store, consent.id)
+    return consent.id
+
+
+async def granted_candidate(store: Store, name: str, image: str, commit: str, live_image: str) -> str:
+    return await _granted(store, await asked_candidate(store, name, image, commit, live_image))
 
 
 async def granted_rollback(store: Store, version: Version) -> str:

@@ -251,7 +251,7 @@ class Theatre:
 
     def at_work(self) -> list[str]:
         """Every process of this theatre but the live agent's."""
-        live = {os.getsid(int(path.read_text())) for path in self.root.glob("data/boxes/moss-prices-v*/pid")}
+        live = {os.getsid(int(path.read_text())) for path in self.root.glob("data/boxes/moss-prices-*-v*/pid")}
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
@@ -292,7 +292,7 @@ async def theatre(root: Path) -> AsyncIterator[Theatre]:
     chosen = settings.load(root / "moss.toml", {})
     owner = data.prepare(chosen.data)
     await upgrade(chosen.database_url)
-    async with opened(chosen, owner) as moss:
+    async with opened(chosen, owner) as (moss, _):
         try:
             await verbs.adopt(moss, None, None, "ann", token=None)
             yield Theatre(root, moss, scenario)
@@ -317,5 +317,5 @@ async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float) 
     began = time.monotonic()
     async with asyncio.timeout(within_s):
         while not await condition():  # noqa: ASYNC110 (the store, and other processes, tell no event)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
     return time.monotonic() - began

@@ -10,13 +10,14 @@ def say(word: str) -> None:
     os.write(1, word.encode() + b"\n")
 
 
-def session_of_its_own(then: str) -> None:
+def session_of_its_own(word: str = "ready", flees: bool = False) -> None:
     """Fork a child that leaves the session, so that killing the process group misses it."""
     if os.fork() == 0:
         os.setsid()
-        if then == "respawn":
+        if flees:
+            say(word)
             respawn()
-        sleep_on()
+        sleep_on("" if flees else word)
 
 
 def respawn() -> None:
@@ -29,8 +30,10 @@ def respawn() -> None:
         time.sleep(0.002)
 
 
-def sleep_on() -> None:
+def sleep_on(word: str = "ready") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if word:
+        say(word)
     time.sleep(300)
     os._exit(0)
 
@@ -45,16 +48,16 @@ def main(what: str) -> None:
             sleep_on()
         time.sleep(300)
     if what == "deaf-family":
-        session_of_its_own("")
+        session_of_its_own()
         sleep_on()
     if what == "family":
-        session_of_its_own("")
+        session_of_its_own()
         time.sleep(300)
     if what == "leave-one-behind":
-        session_of_its_own("")
+        session_of_its_own(word="")
         say("done")
     if what == "respawn":
-        session_of_its_own("respawn")
+        session_of_its_own(flees=True)
         time.sleep(300)
     if what == "late-word":
         if os.fork() == 0:

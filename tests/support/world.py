@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support import warm
+
 ROOT = Path(__file__).parents[2]
 FOREIGN = ROOT / "tests" / "foreign"
 MOSS = (sys.executable, "-c", "from bot.cli import main; main()")
@@ -21,7 +23,7 @@ data = "data"
 host = "{host}"
 
 [[substrate]]
-name = "prices"
+name = "{name}"
 repository = "repository"
 trusted = true
 tasks = ["tasks.jsonl"]
@@ -54,6 +56,9 @@ approvers = ["ann", "bob"]
 
 [evolve]
 depth = "shallow"
+
+[room]
+port = 0
 """
 
 
@@ -84,8 +89,8 @@ class Wrong(Exception):
 
 
 class World:
-    def __init__(self, root: Path, config: str, host: str, volume: str) -> None:
-        self.root, self.host, self.volume = root, host, volume
+    def __init__(self, root: Path, config: str, host: str, volume: str, name: str = "") -> None:
+        self.root, self.host, self.volume, self.name = root, host, volume, name
         self.log = root / "moss.log"
         self.tmp = root / "tmp"
         self.tmp.mkdir()
@@ -93,44 +98,35 @@ class World:
         (root / "moss.toml").write_text(config)
 
     @classmethod
-    def foreign(cls, root: Path, host: str, coder: Path = FOREIGN / "coder.sh") -> "World":
+    def foreign(cls, root: Path, host: str, coder: Path = FOREIGN / "coder.sh", name: str = "prices") -> "World":
         """The agent and the coder that are written in shell."""
         volume = str(root / "state") if host == "process" else f"moss-test-{secrets.token_hex(4)}"
         repository_of(FOREIGN / "agent", root / "repository")
         shutil.copy(FOREIGN / "tasks.jsonl", root)
-        return cls(root, FOREIGN_CONFIG.format(host=host, volume=volume, coder=coder), host, volume)
+        return cls(root, FOREIGN_CONFIG.format(name=name, host=host, volume=volume, coder=coder), host, volume, name)
 
     def moss(self, *words: str, token: str | None = None, code: int | None = 0, timeout_s: float = 120) -> Any:
         """What `moss ... --json` prints; the exit code must be this one, if one is named."""
-        said = subprocess.run(
-            [*MOSS, "--config", str(self.root / "moss.toml"), *words, "--json"],
-            cwd=self.root,
-            env=self._environment() | ({"MOSS_TOKEN": token} if token else {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        if code is not None and said.returncode != code:
-            raise Wrong(
-                f"moss {' '.join(words)}: exit code {said.returncode}\n{said.stdout}\n{said.stderr}\n{self.tail()}"
-            )
-        last = (said.stdout.strip() or said.stderr.strip()).splitlines()[-1:]
+        env = self.environment() | ({"MOSS_TOKEN": token} if token else {})
+        argv = ["--config", str(self.root / "moss.toml"), *words, "--json"]
+        ended, out, err = warm.call(argv, cwd=self.root, env=env, timeout_s=timeout_s)
+        if code is not None and ended != code:
+            raise Wrong(f"moss {' '.join(words)}: exit code {ended}\n{out}\n{err}\n{self.tail()}")
+        last = (out.strip() or err.strip()).splitlines()[-1:]
         return json.loads(last[0]) if last else None
 
-    def start(self, *program: str) -> None:
-        """`moss run`, or a program that runs one; returns when it answers."""
+    def start(self) -> None:
+        """`moss run`; returns when it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*(program or MOSS), "--config", str(self.root / "moss.toml"), "run"],
+                [*MOSS, "--config", str(self.root / "moss.toml"), "run"],
                 cwd=self.root,
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not (self.root / "data" / "moss.sock").exists():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise Wrong(f"moss run did not come up\n{self.tail()}")
@@ -161,6 +157,6 @@ class World:
     def tail(self) -> str:
         return self.log.read_text()[-6000:] if self.log.exists() else ""
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "DOCKER_HOST") if name in os.environ}
         return kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp)}

@@ -1,0 +1,104 @@
+"""The kill sweep: a rehearsal shows every durable write of the story, and then Moss is killed before and after each."""
+
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.kill_story import Story
+from tests.support.mortal_moss import ONCE
+
+AT_ONCE = 2
+KILLS_EACH = 8
+"""In one story. One that turns out unsound is told again for each of its kills, so that the right one is named."""
+LONGEST_LIFE_S = {"process": 4.0, "docker": 8.0}
+"""Rather more than half a story."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    kill: str
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Sweep:
+    host: str
+    where: Path
+    ends: str = "applied"
+    bug: str = "none"
+    since: str = ""
+    """The moment from which on Moss is killed: it dies there first, in every story."""
+    limit_s: float = 1800
+    """A story that has not begun by then is not told any more, which counts as unsound."""
+    began: float = field(default_factory=time.monotonic)
+
+    def moments(self) -> list[str]:
+        """Every moment of a story without deaths, in the order in which they come."""
+        story = self._story("rehearsal", [])
+        wrong = story.tell()
+        assert not wrong, f"the story is unsound without any death: {wrong}"
+        news = story.news[story.news.index(self.since) + 1 if self.since else 0 :]
+        return [said for said in dict.fromkeys(news) if said.startswith(("before ", "after ")) and ONCE not in said]
+
+    def kill_at_each(self, moments: Sequence[str]) -> list[Row]:
+        stories = -(-len(moments) // KILLS_EACH)
+        chains = [list(moments[first::stories]) for first in range(stories)]
+        with ThreadPoolExecutor(AT_ONCE) as tellers:
+            rows = [row for told in tellers.map(self._chain, range(stories), chains) for row in told]
+        return sorted(rows, key=lambda row: moments.index(row.kill))
+
+    def kill_at_random(self, seeds: Sequence[int], kills: int) -> list[Row]:
+        with ThreadPoolExecutor(AT_ONCE) as tellers:
+            return list(tellers.map(lambda seed: self._random(seed, kills), seeds))
+
+    def _chain(self, number: int, moments: list[str]) -> list[Row]:
+        wrong = self._tell(self._story(f"c{number}", moments))
+        if not wrong or len(moments) == 1:
+            return [Row(moment, wrong) for moment in moments]
+        alone = [Row(each, self._tell(self._story(f"c{number}-{n}", [each]))) for n, each in enumerate(moments)]
+        if any(row.wrong for row in alone):
+            return alone
+        return [*alone[:-1], Row(moments[-1], tuple(f"after {len(alone) - 1} other deaths: {what}" for what in wrong))]
+
+    def _random(self, seed: int, kills: int) -> Row:
+        chance = random.Random(seed)
+        story = self._story(f"r{seed}", [])
+        story.lives = [chance.uniform(0, LONGEST_LIFE_S[self.host]) for _ in range(kills)]
+        wrong = self._tell(story)
+        return Row(f"with seed {seed}, {', '.join(story.deaths)}", wrong)
+
+    def _story(self, name: str, moments: list[str]) -> Story:
+        planned = [*filter(None, [self.since if moments else ""]), *moments]
+        return Story.foreign(self.where / name, self.host, planned, ends=self.ends, bug=self.bug)
+
+    def _tell(self, story: Story) -> tuple[str, ...]:
+        if time.monotonic() - self.began > self.limit_s:
+            return ("not told: the sweep took too long",)
+        began, planned = time.monotonic(), len(story.moments) or len(story.lives)
+        try:
+            wrong = tuple(story.tell())
+        except Exception as problem:
+            wrong = (f"the story broke off: {type(problem).__name__}: {problem}",)
+        seconds = time.monotonic() - began
+        name = f"{self.host} {self.ends} {story.world.root.name}"
+        found = "; ".join(wrong) or "sound"
+        print(f"{name:30} {len(story.deaths):2} of {planned:2} deaths {seconds:6.1f} s  {found}", flush=True)
+        return wrong
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line for each durable write: what came of a death before it, and of one after it."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        when, _, name = row.kill.partition(" ")
+        cells.setdefault(name, {})[when] = "UNSOUND" if row.wrong else "sound"
+    width = max(map(len, cells), default=0)
+    lines = [f"{name:{width}}  {cell.get('before', '-'):8} {cell.get('after', '-')}" for name, cell in cells.items()]
+    return "\n".join([f"{'killed at':{width}}  before   after", *lines])
+
+
+def unsound(rows: Sequence[Row]) -> list[str]:
+    return [f"killed {row.kill}: {'; '.join(row.wrong)}" for row in rows if row.wrong]

@@ -1,0 +1,14 @@
+"""Waiting in a test for something that tells no event."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+
+async def until(condition: Callable[[], object | Awaitable[object]], within_s: float = 15.0) -> None:
+    async with asyncio.timeout(within_s):
+        while True:
+            found = condition()
+            if await found if inspect.isawaitable(found) else found:
+                return
+            await asyncio.sleep(0.005)

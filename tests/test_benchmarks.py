@@ -1,0 +1,36 @@
+"""Benchmarks do not rot: each is on its page, and what they run on is the real pipeline."""
+
+import json
+import subprocess
+import sys
+
+from benchmarks import orchestration
+from benchmarks.__main__ import KNOWN
+from benchmarks.table import Measured, as_json
+from tests.support.tracked import ROOT
+
+
+def test_every_benchmark_stands_on_the_page_with_its_figures() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name in KNOWN:
+        assert f"## `{name}`" in page
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nonsense"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 2
+    assert all(name in said.stderr for name in KNOWN)
+
+
+def test_the_last_line_is_one_object_with_the_machine_and_every_figure() -> None:
+    found = json.loads(as_json({"one": Measured((("a", "1 s", ""),), {"seconds": 1.0}, True)}))
+    assert found["one"] == {"seconds": 1.0, "goals_met": True}
+    assert "cores" in found["machine"]
+
+
+async def test_with_a_coder_and_an_agent_that_answer_at_once_a_run_takes_all_its_iterations() -> None:
+    taken = await orchestration.iterations()
+    assert len(taken) == orchestration.ITERATIONS
+    assert all(0 < each < 60_000 for each in taken)

@@ -1,0 +1,71 @@
+"""What a build may take: memory, processors and time, and a sentence when it takes more."""
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+
+import docker
+import pytest
+
+from core.containers.host import Recipe, label
+from core.model.errors import BuildFailed
+from core.model.substrate import Build
+from tests.support.containers import Stage, context, docker_image, docker_stage, recipe
+from tests.support.needs import needs_engine
+
+__all__ = ["docker_image", "docker_stage"]
+
+pytestmark = needs_engine
+
+FROM = "FROM python:3.11-slim-bookworm\n"
+
+
+@pytest.fixture
+def stage(docker_stage: Stage) -> Stage:
+    return docker_stage
+
+
+def step(where: Path, code: str, **limits: float) -> Recipe:
+    return recipe(context(where, Dockerfile=f"{FROM}RUN python3 -S -c {code!r}\n"), **limits)
+
+
+async def test_a_build_that_takes_too_much_memory_is_killed_and_says_which_setting_it_met(
+    stage: Stage, tmp_path: Path
+) -> None:
+    greedy = "eaten = [bytearray(1 << 20) for _ in range(400)]"
+    with pytest.raises(BuildFailed, match=r"a step was killed; .* raise `build\.memory_mb`\. Its log ends:"):
+        await stage.host.build(step(tmp_path / "greedy", greedy, memory_mb=64))
+    assert await stage.host.build(step(tmp_path / "modest", greedy, memory_mb=512))
+
+
+async def test_a_build_gets_the_processors_that_its_owner_gives_it(stage: Stage, tmp_path: Path) -> None:
+    """By the clock it takes, at a quarter of one, four times what it takes by the processor."""
+    busy = "import time; all(iter(lambda: time.process_time() < 0.5, False))"
+    began = time.monotonic()
+    await stage.host.build(step(tmp_path / "slow", busy, cpus=0.25))
+    assert time.monotonic() - began > 1.5
+
+
+async def test_a_build_whose_time_is_over_leaves_no_container(stage: Stage, tmp_path: Path) -> None:
+    client = docker.from_env()
+    mark = secrets.token_hex(8)
+    with pytest.raises(BuildFailed, match="did not end within 1 s"):
+        await stage.host.build(step(tmp_path / "endless", f"import time; '{mark}'; time.sleep(300)", timeout_s=1))
+
+    def left() -> list[str]:
+        listed = client.containers.list(all=True, ignore_removed=True)
+        return [one.name for one in listed if mark in str(one.attrs["Config"]["Cmd"])]
+
+    async with asyncio.timeout(60):
+        while left():  # noqa: ASYNC110 (the engine tells no event of what a build has made)
+            await asyncio.sleep(0.1)
+    client.close()
+
+
+def test_a_recipe_is_what_the_owner_wrote(tmp_path: Path) -> None:
+    build = Build(dockerfile="D", context="c", command=("make",), network=True, timeout_s=7, memory_mb=99, cpus=0.5)
+    made = Recipe.of(build, tmp_path, {label.COMMIT: "c1"}, tmp_path / "log")
+    for name in Build.model_fields:
+        assert getattr(made, name) == getattr(build, name)
+    assert (made.source, made.labels, made.log) == (tmp_path, {label.COMMIT: "c1"}, tmp_path / "log")
