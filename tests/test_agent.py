@@ -224,7 +224,7 @@ async def test_a_bad_connection_is_one_sentence_in_good_time(
         with pytest.raises(AgentFailed, match=sentence) as failed:
             await agent.say(client, host, "none", how, (), message="hello", session="s")
     assert is_a_sentence(failed.value.sentence)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 async def test_nobody_listening_is_a_sentence(host: ProcessHost) -> None:
@@ -421,8 +421,15 @@ async def probed(desk: Desk, box: str, health: Health, beat: str | None = None) 
     return await agent.probe(desk.host, box, health, OPENAI, boot_id=box, last_beat=beat)
 
 
+async def until_it_beats(desk: Desk, box: str) -> None:
+    async with asyncio.timeout(15):
+        while await desk.host.read(box, HEARTBEAT) is None:  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.02)
+
+
 async def test_a_well_agent_passes_every_probe_and_the_canary(desk: Desk) -> None:
     box = await desk.start()
+    await until_it_beats(desk, box)
     health = Health(
         http="/health",
         heartbeat=HEARTBEAT,
@@ -468,6 +475,7 @@ async def test_a_probe_that_fails_says_which_and_why(desk: Desk, health: Health,
 
 async def test_a_heartbeat_of_another_start_does_not_count(desk: Desk) -> None:
     box = await desk.start(MOSS_BOOT_ID="the-start-before")
+    await until_it_beats(desk, box)
     result = await probed(desk, box, Health(heartbeat=HEARTBEAT))
     assert not result.passed
     assert "of another start" in result.sentence

@@ -285,7 +285,9 @@ def test_who_stops_waiting_stops_nothing_else(tmp_path: Path) -> None:
     try:
         world.moss("adopt")
         world.moss("import", str(FOREIGN / "batch.jsonl"))
-        command = [*MOSS, "--config", str(world.root / "moss.toml"), "evolve", "--wait"]
+        # A shell makes deaf to Ctrl-C what it starts in the background, and all that comes of it.
+        hears = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {MOSS[-1]}"
+        command = [*MOSS[:-1], hears, "--config", str(world.root / "moss.toml"), "evolve", "--wait"]
         waiting = subprocess.Popen(command, cwd=world.root, env=world.environment(), stdout=subprocess.PIPE, text=True)
         assert waiting.stdout
         run = waiting.stdout.readline().split()[0]

@@ -1,11 +1,17 @@
 """`moss demo`: the whole story, told by the real command; what it shows came about, and nothing of it is left."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +27,7 @@ from bot.demo.story import Ending, Options, Play, up
 from core.process_table import survivors
 from tests.support.needs import needs_engine
 from tests.support.renamed import names, renamed_tree
+from tests.support.short import tmp_path as tmp_path  # noqa: PLC0414 (the fixture of this name)
 from tests.support.world import MOSS, ROOT
 
 KEYS = {
@@ -72,13 +79,42 @@ def left_of(scratch: Path) -> list[str]:
     return found
 
 
-# One telling with everything in it renamed. It is kept, so that its Moss can be started again.
+def tell_on_a_terminal(scratch: Path, *words: str, source: Path) -> Told:
+    """Somebody sits there and presses Enter when they are asked to."""
+    scratch.mkdir()
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 140, 0, 0))
+    demo = subprocess.Popen(
+        [*MOSS, "demo", "--host", "process", "--json", *words],
+        cwd=scratch,
+        env=environment(scratch, source) | {"TERM": "xterm-256color"},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown, asked, until = b"", False, time.monotonic() + LIMIT_S
+    with contextlib.suppress(OSError):  # so a terminal says that nobody writes to it any more
+        while time.monotonic() < until:
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 65_536)
+            if not asked and b"Press Enter" in shown:
+                asked = True
+                os.write(ours, b"\n")
+    os.close(ours)
+    out, _ = demo.communicate(timeout=30)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).replace("\r", "\n")
+    assert asked, text[-4000:]
+    return Told(demo.returncode, text, json.loads(out.splitlines()[-1]), scratch)
+
+
+# One telling on a terminal, with everything in it renamed. It is kept, so that its Moss can be started again.
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     where = tmp_path_factory.mktemp("r")
-    return tell(where / "t", "--keep", source=renamed_tree(where / "moss"))
+    return tell_on_a_terminal(where / "t", "--keep", source=renamed_tree(where / "moss"))
 
 
 def test_the_recorded_repair_scores_whatever_things_are_called(recorded: Told) -> None:

@@ -471,6 +471,11 @@ METHODS: dict[str, Callable[[DockerHost, Path], Awaitable[object]]] = {
     "read": lambda host, _: host.read("t-box", "/etc/passwd"),
     "door": lambda host, _: host.door("t-box").__aenter__(),
     "data_path_problem": lambda host, _: host.data_path_problem(),
+    "clock": lambda host, _: host.clock(),
+    "has_relay": lambda host, _: host.has_relay(),
+    "running": lambda host, _: host.running(),
+    "remove_volume": lambda host, _: host.remove_volume("t-volume"),
+    "pack_up": lambda host, _: host.pack_up(),
 }
 
 
@@ -488,7 +493,9 @@ async def test_whatever_the_engine_does_wrong_is_one_sentence_with_its_mend(faul
             except Exception as problem:
                 return method, repr(problem)
 
-        fine = {"dies": {"ping"}, "empty": {"ping", "stop"}, "full": {"ping"}, "angry": {"ping"}}.get(fault, set())
+        fine = {"dies": {"ping"}, "empty": {"ping", "stop", "remove_volume"}, "full": {"ping"}, "angry": {"ping"}}.get(
+            fault, set()
+        )
         said = dict(await asyncio.gather(*map(outcome, METHODS.keys() - fine)))
         await host.close()
     mend = {"mute": "restart it", "full": "free space", "angry": "see the engine's log"}.get(fault, "start it")

@@ -201,6 +201,7 @@ async def test_giving_up_ends_even_when_nobody_can_be_told(store: Store) -> None
     worker.give_up = silent  # type: ignore[method-assign]
     await worker.inbox.take(said(1))
     await worker.work()
+    assert worker.began.count("e1") == 1 + len(rooms.PAUSES_S)
 
 
 async def test_what_is_not_there_yet_is_looked_for_again(store: Store) -> None:

@@ -43,7 +43,6 @@ WHERE_THE_ENGINE_WORKS = [
     "before swap.moved.live",
 ]
 ON_THE_WAY_BACK = [
-    "after swap.moved.probing",
     "after swap.moved.restoring",
     "before swap.moved.restored",
     "after swap.moved.restored",
@@ -51,16 +50,17 @@ ON_THE_WAY_BACK = [
 
 
 def test_killed_once_in_every_state_moss_ends_the_story_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    assert Story.foreign(tmp_path, "process", list(IN_EVERY_STATE)).tell() == []
+    assert Story.foreign(tmp_path, "process", IN_EVERY_STATE).tell() == []
 
 
 @needs_engine
 def test_killed_while_the_engine_builds_tries_stops_starts_and_probes_moss_ends_the_same(tmp_path: Path) -> None:
-    assert Story.foreign(tmp_path, "docker", list(WHERE_THE_ENGINE_WORKS)).tell() == []
+    assert Story.foreign(tmp_path, "docker", WHERE_THE_ENGINE_WORKS).tell() == []
 
 
 def test_killed_while_a_bad_candidate_is_taken_back_moss_still_brings_the_last_good_one_back(tmp_path: Path) -> None:
-    assert Story.foreign(tmp_path, "process", list(ON_THE_WAY_BACK), ends="rolled_back").tell() == []
+    story = Story.foreign(tmp_path, "process", ON_THE_WAY_BACK, ends="rolled_back", since="after swap.moved.probing")
+    assert story.tell() == []
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ async def test_a_clock_that_was_set_back_does_not_keep_a_claim_alive(
     await claimed_elsewhere(store, "k")
     clock.advance(-10_000)
     await post_once(store, {"paper": chat}, PAPER, "Hello.", "k")
+    assert chat.texts() == ["Hello."]
 
 
 async def test_a_platform_that_is_away_leaves_the_key_to_the_next_try(store: Store, chat: PaperChat) -> None:

@@ -16,6 +16,7 @@ from bot.demo import script
 from bot.demo.stage import stage
 from tests.support.browser import DESKTOP, PHONE, Visitor, a_browser, visit
 from tests.support.needs import needs_chromium
+from tests.support.short import tmp_path as tmp_path  # noqa: PLC0414 (the fixture of this name)
 
 pytestmark = needs_chromium
 

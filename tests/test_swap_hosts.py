@@ -106,7 +106,7 @@ async def test_a_candidate_that_dies_at_once_fails_at_once_and_not_after_the_win
     image = await house.image("1", "dying")
     began = time.monotonic()
     swap = await house.swap_to(image)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     await is_back(house, swap)
     assert "ended with exit code 1" in str(swap.problem)
 
@@ -118,7 +118,7 @@ async def test_a_candidate_that_dies_while_it_is_probed_fails_at_once(process_ho
     image = await house.image("1", "fading")
     began = time.monotonic()
     swap = await house.swap_to(image)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     await is_back(house, swap)
     assert "ended with exit code 3" in str(swap.problem)
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.kill_story import end_everything
 from tests.support.needs import needs_engine
+from tests.support.short import tmp_path as tmp_path  # noqa: PLC0414 (the fixture of this name)
 from tests.support.world import FOREIGN, ROOT, World, repository_of
 
 HEADING = "## Your own agent in ten commands"

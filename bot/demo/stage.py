@@ -25,7 +25,7 @@ from core.containers.docker_host import RELAY_BASE, DockerHost
 from core.containers.host import Host
 from core.containers.process_host import ProcessHost
 from core.folders import clear
-from core.model.errors import NotFound, Unavailable
+from core.model.errors import MossError, NotFound, Unavailable
 from core.process_table import has_ended, identity, sweep
 
 HostName = Literal["docker", "process"]
@@ -149,6 +149,8 @@ async def _moss(root: Path, about: About, fix: Fix) -> AsyncIterator[dict[str, A
         if not begun.done():
             raise Unavailable(f"`moss run` did not come up; the end of its log: {_tail(root / LOG)}")
         ready = json.loads(said.partition(b"\n")[0])
+        if ready.get("error"):
+            raise Unavailable(ready["error"])
         if ready.get("problem"):
             raise Unavailable(f"The desk did not go live: {ready['problem']}")
         yield ready
@@ -196,8 +198,9 @@ async def reap() -> list[Path]:
     for root in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         about = _left_by_a_dead_one(root)
         if about is not None:
-            await _strike(root, about)
-            reaped.append(root)
+            with contextlib.suppress(MossError):  # its engine is away; the next demo tries again
+                await _strike(root, about)
+                reaped.append(root)
     return reaped
 
 

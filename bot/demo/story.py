@@ -9,7 +9,7 @@ import re
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -86,7 +86,8 @@ async def tell(options: Options, screen: Screen) -> Ending:
     ending.seconds = round(screen.seconds, 1)
     left = "Nothing of it is left here."
     if options.keep:
-        left = f"All of it is kept in {play.stage.root}; there, `moss run` takes it up again."
+        again = "moss run" if options.host == "process" else f"MOSS_HOST={options.host} moss run"
+        left = f"All of it is kept in {play.stage.root}; there, `{again}` takes it up again."
     screen.head(f"{ending.seconds:.0f} seconds. {left}")
     return ending
 
@@ -276,7 +277,8 @@ class Play:
             pressed.cancel()
             elsewhere.cancel()
         if pressed.done() and not pressed.cancelled():
-            await self.operator.press(card["id"], "approve", consent)
+            with suppress(Refused):  # somebody was faster, in the room
+                await self.operator.press(card["id"], "approve", consent)
 
     # 4. The better answer, the way back, the summary
 

@@ -1,12 +1,14 @@
 """The whole story with a Moss that is killed on the way: adopt, import, evolve, approve, swap."""
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
 import re
 import secrets
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,19 @@ from tests.support.outsider import BASE, docker, end_everything, jobs, ours, pro
 from tests.support.world import FOREIGN, ROOT, World
 
 MORTAL = ROOT / "tests" / "support" / "mortal_moss.py"
-NEVER = "never"
 TICKED = "after tick"
-PULSE = re.compile(r"(before|after) (tick|leases\..*)|(born|dead) .*")
+PULSE = re.compile(r"(before|after) (tick|leases\..*)|(born|dead|killed) .*")
 """What is heard of a Moss that only lives."""
 BIRTH_S = 60.0
 ANSWER_S = 60.0
+END_S = 60.0
 NEWS_S = 1.0
 """Each durable write wakes the story; without any it looks again after this."""
 FINAL = ("applied", "stopped", "exhausted", "failed", "rolled_back", "stuck")
 AT_WORK = ("queued", "running", "approved", "swapping")
 
-_MIGRATING = threading.Lock()
-"""Alembic takes one event loop at a time."""
+_ALONE = threading.Lock()
+"""For what two stories that are told at once must not do at once. Alembic takes one event loop at a time."""
 
 AT_THE_CODER = "after spawn sh in iter-1/implement-1"
 """Killed here, Moss leaves a coder at work."""
@@ -57,6 +60,19 @@ SPOIL = r"""sed -i 's/^serve)$/&\n    [ -e "$state\/memory.txt" ] \&\& exit 7/' 
 """An agent that is well in every trial, where there is no memory, and dies on the volume of the live one."""
 
 
+@cache
+def _source() -> socket.socket:
+    """Where lives come from, for all stories of this process; it ends with it."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    with far:
+        words = [sys.executable, str(MORTAL), str(far.fileno())]
+        program = subprocess.Popen(words, env=kept | {"PYTHONPATH": str(ROOT)}, pass_fds=[far.fileno()])
+    atexit.register(program.wait, timeout=10)
+    atexit.register(near.close)
+    return near
+
+
 class Mortal:
     """A Moss that can be begun again and again, and says what it does."""
 
@@ -66,27 +82,23 @@ class Mortal:
         self.pid = 0
         """Zero while none lives."""
         self.listens = False
+        self.killed_at = ""
+        """The moment at which the last life ended, if it was one."""
         self.moved = time.monotonic()
         """When it last did what it had not done in this life."""
         self._heard_of_this_life: set[str] = set()
         self._heard = threading.Condition()
-        self._source = subprocess.Popen(
-            [sys.executable, str(MORTAL), str(world.root / "moss.toml"), str(world.log)],
-            cwd=world.root,
-            env=world.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._wire, far = socket.socketpair()
+        about = {"config": str(world.root / "moss.toml"), "log": str(world.log), "cwd": str(world.root)}
+        with far, _ALONE:
+            socket.send_fds(_source(), [json.dumps(about | {"env": world.environment()}).encode()], [far.fileno()])
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def begin(self, moment: str, bug: str) -> None:
+    def begin(self, moments: list[str], bug: str) -> None:
         """Returns when it listens, or is dead already."""
-        assert self._source.stdin
         deaths = len(self.exit_codes)
-        self._source.stdin.write(json.dumps({"moment": moment, "bug": bug}) + "\n")
-        self._source.stdin.flush()
+        self._wire.sendall((json.dumps({"moments": moments, "bug": bug}) + "\n").encode())
         come = self.wait(lambda: self.listens or len(self.exit_codes) > deaths)
         assert come, f"Moss did not come up within {BIRTH_S:.0f} s"
 
@@ -103,27 +115,24 @@ class Mortal:
             if (pid := self.pid) and life in (None, pid):
                 os.kill(pid, which)
 
-    def end(self) -> None:
-        """As a service manager ends it."""
+    def end(self) -> bool:
+        """As a service manager ends it. False when it died of something else on the way."""
         self.kill(which=signal.SIGTERM)
-        if not self.wait(lambda: not self.pid, timeout_s=40):
-            self.kill()
+        assert self.wait(lambda: not self.pid, END_S), f"Moss did not end within {END_S:.0f} s"
+        return self.exit_codes[-1] == 0
 
     def close(self) -> None:
-        self.kill()
-        assert self._source.stdin
-        self._source.stdin.close()
-        try:
-            self._source.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._source.kill()
+        """Nothing of it lives on."""
+        self._wire.shutdown(socket.SHUT_WR)
         self._listener.join(timeout=10)
+        self._wire.close()
 
     def _listen(self) -> None:
-        assert self._source.stdout
-        for line in self._source.stdout:
-            self._hear(line.strip())
-        self._hear(f"dead {self._source.wait()}")
+        with self._wire.makefile() as lines:
+            for line in lines:
+                self._hear(line.strip())
+        if self.pid or not self.news:
+            self._hear("dead 1")
 
     def _hear(self, said: str) -> None:
         with self._heard:
@@ -133,11 +142,13 @@ class Mortal:
                 self._heard_of_this_life.add(said)
             match said.partition(" "):
                 case "born", _, pid:
-                    self.pid = int(pid)
+                    self.pid, self.killed_at = int(pid), ""
                     self._heard_of_this_life.clear()
                 case "dead", _, code:
                     self.pid, self.listens = 0, False
                     self.exit_codes.append(int(code))
+                case "killed", _, moment:
+                    self.killed_at = moment
                 case "after", _, "listen":
                     self.listens = True
             self._heard.notify_all()
@@ -149,7 +160,9 @@ class Story:
 
     world: World
     moments: list[str]
-    """Each life of Moss ends at the next one, and is a plain one once they are used up."""
+    """Moss dies once at each of them, in whatever order they come."""
+    since: str = ""
+    """A moment at which it dies before all others."""
     bug: str = "none"
     ends: str = "applied"
     lives: list[float] = field(default_factory=list)
@@ -160,7 +173,6 @@ class Story:
     deaths: list[str] = field(default_factory=list)
     """What Moss had just done, or was about to do, when it died."""
     news: list[str] = field(default_factory=list)
-    armed: str = NEVER
     token: str = ""
     memory: str = field(default_factory=lambda: secrets.token_hex(1000))
     """What stands on the volume of the agent before Moss first sees it."""
@@ -181,17 +193,21 @@ class Story:
         mortal = Mortal(self.world)
         self.news = mortal.news
         try:
-            with _MIGRATING:
+            with _ALONE:
                 asyncio.run(self._prepare())
             state = self._live_on(mortal)
-            mortal.end()
+            while not mortal.end():
+                state = self._live_on(mortal)
             wrong = [f"Moss ended by itself with {code}" for code in mortal.exit_codes if code not in (0, -9)]
-            late = [f"{moment} never came" for moment in (self.armed, *self.moments) if moment != NEVER]
             where = [] if state in FINAL else [f"its last word was {self._last_word()!r}"]
-            return [*wrong, *late, *where, *problems_after(self.world, state, self.memory, self.ends)]
+            return [*wrong, *self.missed(), *where, *problems_after(self.world, state, self.memory, self.ends)]
         finally:
             mortal.close()
             end_everything(self.world)
+
+    def missed(self) -> list[str]:
+        """Of what is wrong, what is not the fault of Moss."""
+        return [f"{moment} never came" for moment in self.moments]
 
     async def _prepare(self) -> None:
         url = f"sqlite:///{self.world.root / 'data' / 'moss.db'}"
@@ -226,9 +242,10 @@ class Story:
 
     def _begin(self, mortal: Mortal) -> None:
         if mortal.exit_codes:
-            self.deaths.append(self._last_word())
-        self.armed = self.moments.pop(0) if self.moments else NEVER
-        mortal.begin(self.armed, self.bug)
+            self.deaths.append(mortal.killed_at or self._last_word())
+            self.moments = [moment for moment in self.moments if moment != mortal.killed_at]
+            self.since = "" if mortal.killed_at == self.since else self.since
+        mortal.begin([self.since] if self.since else self.moments, self.bug)
         if self.lives:
             threading.Timer(self.lives.pop(0), mortal.kill, [mortal.pid]).start()
 

@@ -1,20 +1,21 @@
-"""A `moss run` that dies at one durable write, or has a planted bug in it. For the kill sweep.
+"""A `moss run` that dies at durable writes, or has a planted bug in it. For the kill sweep.
 
-    python mortal_moss.py CONFIG LOG
-
-Each line on standard input, `{"moment": ..., "bug": ...}`, begins one life: a fork, since starting Python anew for each
-of hundreds of deaths would take longer than all the rest. Standard output says what happens, a line each: `born PID`,
-`dead CODE`, and `before WRITE` and `after WRITE` of each durable write. A moment is one of the latter: the process
-kills itself there with SIGKILL, so that it dies at that very line. A bug is `none` or one of BUGS.
+As a program, `python mortal_moss.py FD`, it is where lives begin: each is a fork of it, since starting Python anew for
+hundreds of deaths would take longer than all the rest. A message on the socket FD is a story, with a socket of its own
+attached. Each line from there, `{"moments": [...], "bug": ...}`, begins a life, and what happens goes back in lines:
+`born PID`, `dead CODE`, and `before WRITE` and `after WRITE` of each durable write. Moments are such lines: at the
+first that comes the process says `killed MOMENT` and kills itself with SIGKILL, and so dies at that very line of Moss.
 """
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
 import re
 import select
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -46,21 +47,24 @@ TICK_S, POLL_S = 0.3, 0.1
 """How soon the next tick finds what was left, and DBOS the jobs that a dead one held: nobody shall wait for them."""
 
 
-ONCE = "build of the relay"
-"""Its image is there already, in all but the first story on an engine."""
+RELAY = "build of the relay"
+NOT_IN_EACH = (RELAY, "leases.renew")
+"""Not in every story: the image of the relay may be there already, and a lease is renewed after some seconds."""
 
 
 class Fate:
-    def __init__(self, moment: str, news: int) -> None:
-        self.moment, self.news = moment, news
+    def __init__(self, moments: list[str], news: int) -> None:
+        self.moments, self.news = moments, news
         self.step = ""
         """Of the run, while one is under way."""
 
     def passes(self, when: str, *names: str) -> None:
         """One write may have several names; the first is the one that is told."""
         tell(self.news, f"{when} {names[0]}")
-        if self.moment in [f"{when} {name}" for name in names]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        for moment in (f"{when} {name}" for name in names):
+            if moment in self.moments:
+                tell(self.news, f"killed {moment}")
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def marks(self, owner: Any, attribute: str, naming: Callable[..., str]) -> None:
         real = getattr(owner, attribute)
@@ -156,15 +160,15 @@ def mark_the_effects(fate: Fate) -> None:
         fate.marks(ProcessHost, verb, lambda *_, said=verb: said)
     for verb in ("create", "put", "start", "stop", "remove"):
         fate.marks(ProcessHost, verb, lambda host, box, *_, said=verb: f"{said} {kind_of(getattr(box, 'name', box))}")
-    fate.marks(docker_calls, "build", lambda api, order, log: "build" if log else ONCE)
+    fate.marks(docker_calls, "build", lambda api, order, log, *_: "build" if log else RELAY)
     api = docker.APIClient
-    fate.marks(api, "build", lambda *_, tag=None, **__: ONCE if tag else "engine build")
+    fate.marks(api, "build", lambda *_, tag=None, **__: RELAY if tag else "engine build")
     for verb in ("tag", "commit", "remove_image", "exec_start"):
         fate.marks(api, verb, lambda *_, said=f"engine {verb}", **__: said)
     for verb in ("put_archive", "start", "stop", "update_container", "remove_container"):
         said = verb.removesuffix("_container").replace("_", " ")
         fate.marks(api, verb, lambda self, box, *_, said=said, **__: f"engine {said} {kind_of(box)}")
-    fate.marks(api, "create_container_from_config", lambda self, order, name: f"engine create {kind_of(name)}")
+    fate.marks(api, "create_container_from_config", lambda self, order, name, **_: f"engine create {kind_of(name)}")
     fate.marks(control.Server, "listen", lambda *_: "listen")
     fate.marks(Dispatch, "tick", lambda *_: TICK)
 
@@ -225,13 +229,13 @@ BUGS = {
 }
 
 
-def live(config: str, log: str, news: int, moment: str, bug: str) -> None:
+def live(config: str, log: str, news: int, moments: list[str], bug: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
     BUGS[bug]()
-    fate = Fate(moment, news)
+    fate = Fate(moments, news)
     mark_the_store(fate)
     mark_the_effects(fate)
     wiring.TICK_S = TICK_S
@@ -239,25 +243,42 @@ def live(config: str, log: str, news: int, moment: str, bug: str) -> None:
     moss(["--config", config, "run"])
 
 
-def main(config: str, log: str) -> None:
-    news = os.dup(1)  # a copy that nothing which Moss starts inherits
-    for line in sys.stdin:
+def tell_a_story(wire: socket.socket, config: str, log: str, cwd: str, env: dict[str, str]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for line in wire.makefile():
         if (child := os.fork()) == 0:
-            live(config, log, news, **json.loads(line))
-        tell(news, f"born {child}")
-        tell(news, f"dead {end_of(child)}")
+            live(config, log, wire.fileno(), **json.loads(line))
+        tell(wire.fileno(), f"born {child}")
+        tell(wire.fileno(), f"dead {end_of(child, wire)}")
 
 
-def end_of(child: int) -> int:
-    """Its exit code. Whoever begins lives may die too, and shall leave none behind."""
+def end_of(child: int, wire: socket.socket) -> int:
+    """Its exit code. Whoever follows the story may die too, and shall leave no life behind."""
     either = select.poll()
     either.register(ended := os.pidfd_open(child), select.POLLIN)
-    either.register(sys.stdin, select.POLLHUP)
+    either.register(wire, select.POLLRDHUP)
     either.poll()
     os.close(ended)
     os.kill(child, signal.SIGKILL)  # which is nothing to one that has ended
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def main(source: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        story, wires, *_ = socket.recv_fds(source, 65_536, 1)
+        if not story:
+            return
+        with socket.socket(fileno=wires[0]) as wire:
+            if os.fork() == 0:
+                source.close()
+                with contextlib.suppress(BrokenPipeError):  # nobody follows any more
+                    tell_a_story(wire, **json.loads(story))
+                return
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(socket.socket(fileno=int(sys.argv[1])))

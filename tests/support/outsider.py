@@ -72,7 +72,8 @@ def _in_the_database(world: World, ends: str) -> list[str]:
         ((count,),) = ours(world, f"SELECT count(*) FROM {table}")
         if count != wanted:
             wrong.append(f"{count} {table} instead of {wanted}")
-    return wrong
+    twice = ours(world, "SELECT text FROM room_posts GROUP BY channel, thread, text HAVING count(*) > 1")
+    return wrong + [f"posted twice: {text}" for (text,) in twice]
 
 
 async def _broken_link(world: World) -> str | None:
