@@ -207,6 +207,8 @@ async def _question(ask: Ask, words: tuple[str, ...]) -> str:
             return words[0].strip("`")
         async with ask.moss.store.reading() as db:
             waiting = await consents.asked(db, ask.substrate.name)
+        # Whoever named nothing meant what they could see: not what was asked after they wrote.
+        waiting = [one for one in waiting if one.asked_at <= ask.event.at]
         if not waiting:
             raise NotFound(
                 f"Nothing of {ask.substrate.name} waits for approval; `/moss status` shows how things stand."

@@ -105,7 +105,7 @@ class Inbox:
         return fresh
 
     async def add(self, db: Any, event: AnyEvent) -> bool:
-        clean = await asyncio.to_thread(redacted, event)
+        clean = redacted(event)  # here and now: a transaction is open, and must not wait for a thread
         fresh = await letters.add(
             db,
             self._store.now(),

@@ -121,7 +121,7 @@ async def person_of(moss: Moss, token: str | None) -> str:
         person = await people.by_token(db, token)
     if person is None:
         raise Refused("Nobody here has that token; `moss people add NAME` makes one.")
-    return person
+    return moss.settings.person(person)  # a token under another name of theirs makes nobody a second person
 
 
 async def decide(moss: Moss, subject: str, person: str, approve: bool, reason: str | None = None) -> consent.Decision:
@@ -275,7 +275,9 @@ async def release(moss: Moss, substrate: str | None, who: str, token: str | None
     """Letting go of what is live, or stopping it, is as much a person's decision as making it live."""
     chosen = moss.settings.substrate_named(substrate)
     lives = await letting_go.what_lives(moss.store, moss.host, moss.dispatch.owner, chosen.name)
-    if any(box.running for box in lives):
+    async with moss.store.reading() as db:
+        version = await swaps.live_version(db, chosen.name)
+    if version is not None or any(box.running for box in lives):
         who = await person_of(moss, token)
         if who not in moss.settings.consent.approvers:
             raise Refused("Only an approver may release a live agent; name approvers in [consent] of moss.toml.")

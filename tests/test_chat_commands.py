@@ -1,11 +1,12 @@
 """`/moss ...` in a chat: every verb, privately, once, by those who may; and what a typing mistake is answered with."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bot import inbox, looking
+from bot import inbox, looking, verbs
 from bot.chat import Card
 from bot.commands import VERBS, parse
 from bot.looking import PAGE_CHARS, paged
@@ -14,7 +15,7 @@ from core.model.batch import BatchState
 from core.model.consent import ConsentState
 from core.model.run import Dial, Run, RunState
 from core.model.transcript import Place
-from core.store import batches, consents, runs, swaps
+from core.store import batches, consents, people, runs, swaps
 from tests.support import stored
 from tests.support.chat_moss import ChatMoss, chat_moss, settings
 from tests.support.databases import HeldClock, opened
@@ -128,6 +129,21 @@ async def test_approve_and_decline_name_a_run_a_question_or_the_only_one_that_wa
     async with chat.store.reading() as db:
         found = await consents.get(db, consent.id)
     assert (found.state, found.votes[0].person, found.votes[0].reason) == (ConsentState.declined, "anna", "It is ugly.")
+
+
+async def test_approve_without_a_name_never_means_what_was_asked_later(chat: ChatMoss) -> None:
+    typed = chat.commanded("approve", person="paper:anna", at=chat.store.now() - timedelta(seconds=30))
+    async with chat.store.changing("little") as change:
+        consent = await stored.offered(change)
+    await chat.did(typed)
+    async with chat.store.reading() as db:
+        assert (await consents.get(db, consent.id)).state is ConsentState.asked
+
+
+async def test_a_token_under_another_name_of_a_person_makes_nobody_a_second_person(chat: ChatMoss) -> None:
+    chat.configure(people={"anna": ("anna-laptop",)})
+    token = await people.add(chat.store, "anna-laptop", "test")
+    assert await verbs.person_of(chat.moss, token) == "anna"
 
 
 async def test_approve_lets_a_repair_go_live_once(chat: ChatMoss) -> None:

@@ -205,6 +205,8 @@ async def test_a_late_null_byte_makes_a_binary_file(work: Work) -> None:
 async def test_a_line_that_reads_otherwise_than_it_runs_is_refused(work: Work) -> None:
     write(work.checkout, {"src/agent.py": "a\nif user != '\u202e\u2066admin':\nc\n"})
     assert "turn the direction of text" in refusal(await work.change())
+    write(work.checkout, {"src/agent.py": "a\n// a note\u2028require('child_process')\nc\n"})
+    assert "nobody sees" in refusal(await work.change())
 
 
 async def test_a_twin_is_found_by_its_directory_too(work: Work) -> None:

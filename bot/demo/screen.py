@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,10 +137,13 @@ class Screen:
         """Returns when Enter is pressed."""
         self._print(Text(f"\n  {question} ", "bold yellow"))
         loop, pressed = asyncio.get_running_loop(), asyncio.Event()
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
 
         def read() -> None:
-            sys.stdin.readline()
-            pressed.set()
+            if sys.stdin.readline():
+                pressed.set()
+            else:  # the terminal is gone, and nobody pressed anything
+                loop.remove_reader(sys.stdin.fileno())
 
         loop.add_reader(sys.stdin.fileno(), read)
         try:

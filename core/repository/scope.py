@@ -19,8 +19,9 @@ MAX_ADDED_CHARS = 1_000_000
 """Few lines can still be long. Nobody can review more than this, and looking for secrets in it takes a second."""
 
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n|$)")
-_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Marks that make a line read otherwise than a compiler sees it: what is approved must be what runs."""
+_HIDDEN = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Marks that no reader sees, or that make a line read otherwise than a compiler sees it: what is approved must be what
+runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,8 @@ def _problem_of_text(path: str, text: str) -> str | None:
         return f"{path} is a binary file, which nobody can review; leave it out."
     if _CONTROLS.search(text):
         return f"A line of {path} holds control characters, which can hide it from a reader; write them as escapes."
-    if _BIDI.search(text):
-        return f"A line of {path} holds marks that turn the direction of text; write them as escapes."
+    if _HIDDEN.search(text):
+        return (
+            f"A line of {path} holds marks that nobody sees, or that turn the direction of text; write them as escapes."
+        )
     return None

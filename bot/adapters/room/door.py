@@ -74,6 +74,13 @@ class Proof:
     secret: str
 
 
+def _is_of(origin: str, named: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == named.lower()
+    except ValueError:
+        return False
+
+
 class Pace:
     """How often somebody may do something: a burst, and then a steady rate."""
 
@@ -116,7 +123,7 @@ class Door:
         by_cookie = self._cookie in request.cookies and "authorization" not in request.headers
         if origin is None and by_cookie:
             raise Refused("A browser must say which page sends this; send it from the room's own page.")
-        if origin is not None and urlsplit(origin).netloc.lower() != named.lower():
+        if origin is not None and not _is_of(origin, named):
             raise Refused("This was sent by a page of another site; use the room's own page.")
 
     def _is_ours(self, named: str) -> bool:

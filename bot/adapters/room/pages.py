@@ -215,7 +215,10 @@ def where(one: Shown) -> str:
 def _local(path: str | None) -> str:
     """Only a path of our own: a link must not lead from here to another site."""
     path = path or "/"
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return "/"
     inside = not parts.scheme and not parts.netloc and path.startswith("/") and not path.startswith(("//", "/\\"))
     return path if inside and path.isprintable() and "\\" not in path else "/"
 
