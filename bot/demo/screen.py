@@ -135,9 +135,9 @@ class Screen:
 
     async def enter(self, question: str) -> None:
         """Returns when Enter is pressed."""
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
         self._print(Text(f"\n  {question} ", "bold yellow"))
         loop, pressed = asyncio.get_running_loop(), asyncio.Event()
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
 
         def read() -> None:
             if sys.stdin.readline():
