@@ -3,7 +3,6 @@
 import asyncio
 import re
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,15 +134,12 @@ class Screen:
 
     async def enter(self, question: str) -> None:
         """Returns when Enter is pressed."""
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question is no answer to it
         self._print(Text(f"\n  {question} ", "bold yellow"))
         loop, pressed = asyncio.get_running_loop(), asyncio.Event()
 
         def read() -> None:
-            if sys.stdin.readline():
-                pressed.set()
-            else:  # the terminal is gone, and nobody pressed anything
-                loop.remove_reader(sys.stdin.fileno())
+            sys.stdin.readline()
+            pressed.set()
 
         loop.add_reader(sys.stdin.fileno(), read)
         try:
