@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.cards.progress import DOING
 from tests.support.kill_story import end_everything
 from tests.support.world import FOREIGN, MOSS, World
 
@@ -79,7 +80,7 @@ def test_whoever_waits_at_a_terminal_sees_each_stage_and_what_goes_on_right_now(
     terminal = Terminal(world, "evolve", "--wait")
     said = terminal.until("is awaiting_consent")
     assert terminal.process.wait(timeout=30) == 0
-    assert "looking for the cause, iteration 1" in said
+    assert any(f"{doing}, iteration 1" in said for doing in DOING.values()), said
     assert "cause found: incomplete, structural" in said
     assert "candidate: 18 of 18" in said
     assert "moss approve run-" in terminal.until("moss approve")

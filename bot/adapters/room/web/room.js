@@ -148,7 +148,10 @@ if (room) {
 
   // Whoever reads the end stays there, also when a card grows or a picture arrives; whoever reads further up is left alone.
 
+  // Only going up leaves the end: the event of our own scrolling may come after the next message already made it longer.
+
   let atEnd = true;
+  let top = 0;
 
   function toEnd() {
     atEnd = true;
@@ -156,9 +159,14 @@ if (room) {
   }
 
   scroll.addEventListener("scroll", () => {
-    atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+    const up = scroll.scrollTop < top;
+    top = scroll.scrollTop;
+    if (scroll.scrollHeight - top - scroll.clientHeight < 60) atEnd = true;
+    else if (up) atEnd = false;
   });
-  new ResizeObserver(() => atEnd && toEnd()).observe(posts);
+  const grown = new ResizeObserver(() => atEnd && toEnd());
+  grown.observe(posts);
+  grown.observe(scroll);
 
   // What happens in the room.
 
