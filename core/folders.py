@@ -44,6 +44,8 @@ def clear(target: Path) -> None:
     if target.is_symlink() or target.is_file():
         target.unlink(missing_ok=True)
         return
+    with contextlib.suppress(OSError, RecursionError):  # unless somebody made it hard, or is at it too
+        shutil.rmtree(target)
     waiting = [target] if target.exists() else []
     while waiting:
         waiting += _clear_but_the_deep(waiting.pop())

@@ -252,6 +252,26 @@ async def test_a_checkout_is_clean_for_the_coders_git_and_knows_nothing_of_the_c
     assert not (desk.checkout / ".git" / "objects" / "info" / "alternates").exists()
 
 
+async def test_what_a_coder_does_to_the_objects_of_its_checkout_reaches_no_other(desk: Desk) -> None:
+    for file in (desk.checkout / ".git" / "objects").rglob("*"):
+        if file.is_file():
+            file.chmod(0o600)
+            file.write_bytes(b"rubbish")
+    await desk.clone.checkout(desk.base, desk.checkout)
+    assert plain_git(desk.checkout, "fsck", "--full", "--strict") == ""
+    assert plain_git(desk.checkout, "show", "HEAD:agent.py") == (desk.checkout / "agent.py").read_text().strip()
+
+
+async def test_of_the_packs_for_checkouts_only_the_latest_are_kept(desk: Desk) -> None:
+    for n in range(6):
+        write(desk.checkout, {"agent.py": f"print({n})\n"})
+        await desk.clone.checkout((await desk.snapshot()).tree, desk.checkout)
+        await desk.clone.checkout(desk.base, desk.checkout)
+    kept = {path.name for path in (desk.git_dir / "moss-packs").iterdir()}
+    assert len(kept) == 4
+    assert await desk.clone.tree_of(desk.base) in kept, "it was used last"
+
+
 async def test_a_checkout_of_a_tree_wipes_whatever_a_coder_left(desk: Desk) -> None:
     write(desk.checkout, {"agent.py": "changed\n"})
     tree = (await desk.snapshot()).tree

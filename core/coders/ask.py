@@ -91,9 +91,7 @@ async def _try(coder: Coder, brief: Brief, objection: Objection | None) -> tuple
 
 async def _watched(coder: Coder, brief: Brief) -> Answer:
     """One answer, and then the question what else happened: that counts more than how the program ended."""
-    await asyncio.to_thread(_seal, brief.evidence)
-    evidence = await asyncio.to_thread(_contents, brief.evidence)
-    before = await asyncio.to_thread(fingerprint, brief.checkout)
+    evidence, before = await asyncio.to_thread(_sealed, brief)
     home = Path(tempfile.mkdtemp(prefix=_home_prefix(brief.tag)))
     outcome: Answer | MossError
     try:
@@ -159,6 +157,12 @@ def _remove(directory: Path) -> None:
     """What cannot be removed is left to the machine: it must not hide how the coder did."""
     with contextlib.suppress(OSError):
         clear(directory)
+
+
+def _sealed(brief: Brief) -> tuple[str, str]:
+    """How evidence and checkout stand before anybody works on them."""
+    _seal(brief.evidence)
+    return _contents(brief.evidence), fingerprint(brief.checkout)
 
 
 def _seal(directory: Path) -> None:

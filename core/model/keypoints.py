@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from pydantic import Field
 
@@ -60,9 +61,10 @@ class Row(Value):
     def key(self) -> tuple[str, str]:
         return (self.task, self.keypoint.id)
 
-    @property
+    @cached_property
     def level(self) -> Level:
-        """The lower median: with an even number of trials the worse of the two in the middle."""
+        """The lower median: with an even number of trials the worse of the two in the middle. Asked for thousands of
+        times in a run, since every decision looks at all levels so far."""
         return sorted(self.levels)[(len(self.levels) - 1) // 2]
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from string import Template
 
@@ -10,18 +11,23 @@ from core.model.keypoints import Keypoint, Matrix, Task, TaskKind
 from core.model.replies import REPLIES, Role
 from core.model.run import Run, Scored, Stage, Step
 from core.model.substrate import Substrate
-from core.pipeline.history import History, last, predictions, prepared, setbacks, tries
+from core.pipeline.history import History, last, predictions, prepared, scored, setbacks
 
 MAY_WRITE = frozenset({Role.implement})
 
 
 def prompt(role: Role, substrate: str, evidence: str) -> str:
-    schema = json.dumps(REPLIES[role].model_json_schema(), indent=1)
     return _page("frame").substitute(
-        task=_page(role).template.strip(), substrate=substrate, evidence=evidence, schema=schema
+        task=_page(role).template.strip(), substrate=substrate, evidence=evidence, schema=_schema(role)
     )
 
 
+@cache
+def _schema(role: Role) -> str:
+    return json.dumps(REPLIES[role].model_json_schema(), indent=1)
+
+
+@cache
 def _page(name: str) -> Template:
     return Template(resources.files("core.pipeline").joinpath("prompts", f"{name}.md").read_text("utf-8"))
 
@@ -64,7 +70,7 @@ def standings(history: History) -> list[Standing]:
         return []
     before = locked.matrix.levels()
     live = control.matrix.levels() if control else {}
-    scored = [found.matrix.levels() for found in tries(history)]
+    tried = [matrix.levels() for _, matrix in scored(history)]
     return [
         Standing(
             task=row.task,
@@ -72,7 +78,7 @@ def standings(history: History) -> list[Standing]:
             text=row.keypoint.text,
             baseline=before.get(row.key),
             control=live.get(row.key),
-            iterations=tuple(levels.get(row.key) for levels in scored),
+            iterations=tuple(levels.get(row.key) for levels in tried),
         )
         for row in shown(locked.matrix).rows
     ]

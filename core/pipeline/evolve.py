@@ -76,6 +76,8 @@ class Evolution:
     submit: Callable[[str, str, int], Awaitable[None]]
     person: Callable[[str], str]
     """Who is behind a name: the same people flag in chat and approve elsewhere."""
+    _histories: dict[str, list[Done]] = field(default_factory=dict, repr=False)
+    """As far as they were read: a long one takes longer to read than many a step takes."""
     _clones: dict[tuple[str, str], Clone] = field(default_factory=dict, repr=False)
     """Those that were looked at since Moss started, by substrate and address."""
 
@@ -114,8 +116,13 @@ class Evolution:
         return True
 
     async def _begin(self, run_id: str) -> tuple[Run, list[Done]]:
+        known = self._histories.get(run_id)
+        if known is None:  # what a Moss that was killed left: a coder that still writes into the checkout
+            await end_leftovers(f"{run_id}/")
+            known = []
         async with self.store.reading() as db:
-            run, history = await runs.get(db, run_id), await runs.history(db, run_id)
+            run, history = await runs.get(db, run_id), [*known, *await runs.history(db, run_id, len(known))]
+        self._histories[run_id] = history
         if run.state is RunState.queued:
             async with self.store.changing(run.substrate) as change:
                 run = await runs.move(change, run_id, RunState.running, "moss")
@@ -168,9 +175,7 @@ class Evolution:
         return Done(n=n, step=step, result=result, spend=spend, started_at=started_at, ended_at=self.clock())
 
     async def _stage(self, scene: Scene) -> Result:
-        # What a crash cut short: a coder that still writes into the checkout, and half of its artefacts.
-        await end_leftovers(f"{scene.run.id}/")
-        await asyncio.to_thread(lay, scene.folder, {})
+        await asyncio.to_thread(lay, scene.folder, {})  # a crash may have left half of its artefacts
         if scene.step.stage is Stage.prepare:
             return await prepare(self.store, scene)
         return await STAGES[scene.step.stage](scene)
@@ -242,6 +247,7 @@ class Evolution:
         return self.data / "work" / run_id
 
     async def clear_away(self, run_id: str) -> None:
+        self._histories.pop(run_id, None)
         await end_leftovers(f"{run_id}/")
         try:
             await asyncio.to_thread(clear, self.work(run_id))

@@ -86,13 +86,20 @@ class Try:
 
 def tries(history: History) -> list[Try]:
     found = []
-    for done in history:
-        if done.step.stage is Stage.evaluate and isinstance(done.result, Scored):
-            judged = last(history, Judged, iteration=done.step.iteration)
-            against = why_not(done.result.matrix, baseline(history), control(history), prepared(history).siblings)
-            claimed = judged.verdict if judged else None
-            found.append(Try(done.step.iteration, done.result.matrix, against, claimed))
+    for iteration, matrix in scored(history):
+        judged = last(history, Judged, iteration=iteration)
+        against = why_not(matrix, baseline(history), control(history), prepared(history).siblings)
+        found.append(Try(iteration, matrix, against, judged.verdict if judged else None))
     return found
+
+
+def scored(history: History) -> list[tuple[int, Matrix]]:
+    """Each iteration that came so far, with its candidate's levels."""
+    return [
+        (done.step.iteration, done.result.matrix)
+        for done in history
+        if done.step.stage is Stage.evaluate and isinstance(done.result, Scored)
+    ]
 
 
 def predictions(history: History) -> list[Prediction]:
@@ -109,7 +116,7 @@ def best(history: History) -> Try | None:
 
 def on_plateau(history: History, window: int) -> bool:
     """The last `window` scored candidates did not beat the best one before them."""
-    totals = [found.matrix.total for found in tries(history)]
+    totals = [matrix.total for _, matrix in scored(history)]
     return len(totals) > window and max(totals[-window:]) <= max(totals[:-window])
 
 

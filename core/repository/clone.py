@@ -9,6 +9,8 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
+import shutil
 import tempfile
 import time
 import zlib
@@ -39,6 +41,7 @@ _DIFF = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full
 """The text of a diff is hashed and approved: nothing may change how it looks."""
 
 _REFSPECS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/origin-tags/*")
+_PACKS_KEPT = 4
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -134,13 +137,21 @@ class Clone:
     async def checkout(self, commit_or_tree: str, target: Path) -> None:
         """A fresh work tree for a coder, with a throw-away git directory of one commit. Whatever was there goes."""
         tree, own = await self.tree_of(commit_or_tree), target / ".git"
-        await to_its_end(clear, target)
-        await to_its_end(_throw_away, own, tree)
-        packed = ("pack-objects", "--quiet", "--threads=1", "--window=0", "--revs", f"{own}/objects/pack/pack")
-        await _both(
-            git.must(self.git_dir, *packed, work_tree=target, stdin=f"{tree}\n".encode()),
-            self._lay(tree, target, own / "index"),
-        )
+        pack = await self._pack(tree)
+        await to_its_end(_laid_out, target, tree, pack)
+        await self._lay(tree, target, own / "index")
+
+    async def _pack(self, tree: str) -> Path:
+        """The directory of a pack with a tree and all that is in it. A run checks the same few trees out again and
+        again, so the latest packs are kept. They are copied: what a coder does to its own leaves them as they are."""
+        kept = self.git_dir / "moss-packs" / tree
+        if not kept.is_dir():
+            making = kept.with_name(f"{secrets.token_hex(8)}.partial")
+            await asyncio.to_thread(making.mkdir, parents=True)
+            words = ("pack-objects", "--quiet", "--threads=1", "--window=0", "--revs", str(making / "pack"))
+            await git.must(self.git_dir, *words, stdin=f"{tree}\n".encode())
+            await asyncio.to_thread(_keep, making, kept)
+        return kept
 
     async def snapshot(self, target: Path, base: str, scope: Scope = WIDEST) -> Change:
         """What stands in a checkout, as a change to its base. The checkout's own git directory is not looked at, and
@@ -340,8 +351,20 @@ async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
         await asyncio.wait(tasks)
 
 
-def _throw_away(own: Path, tree: str) -> None:
-    """What `git init` and a first commit would make, all but the tree: without the programs, and always alike."""
+def _keep(made: Path, target: Path) -> None:
+    """Under its own name, unless another was first; and those that were used longest ago go."""
+    with contextlib.suppress(OSError):
+        made.rename(target)
+    there = sorted(target.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for old in there[_PACKS_KEPT:]:
+        clear(old)
+
+
+def _laid_out(target: Path, tree: str, pack: Path) -> None:
+    """An empty directory, and in it what `git init` and a first commit would make: without the programs, and always
+    alike."""
+    clear(target)
+    own = target / ".git"
     who = "Moss <moss@localhost> 0 +0000"
     text = f"tree {tree}\nauthor {who}\ncommitter {who}\n\nbase\n".encode()
     commit = b"commit %d\0%s" % (len(text), text)
@@ -356,7 +379,8 @@ def _throw_away(own: Path, tree: str) -> None:
     for path, content in files.items():
         (own / path).parent.mkdir(parents=True, exist_ok=True)
         (own / path).write_bytes(content)
-    (own / "objects" / "pack").mkdir()
+    os.utime(pack)
+    shutil.copytree(pack, own / "objects" / "pack")
 
 
 def _attributes(git_dir: Path) -> None:

@@ -91,8 +91,10 @@ async def archive(change: Change, id: str, who: str) -> Run:
     return await get(change.db, id)
 
 
-async def history(db: AsyncConnection, id: str) -> list[Done]:
-    return list((await db.execute(select(steps.c.done).where(steps.c.run == id).order_by(steps.c.n))).scalars())
+async def history(db: AsyncConnection, id: str, since: int = 0) -> list[Done]:
+    """From step `since` on. A step that was taken never changes."""
+    wanted = select(steps.c.done).where(steps.c.run == id, steps.c.n >= since).order_by(steps.c.n)
+    return list((await db.execute(wanted)).scalars())
 
 
 async def append(change: Change, id: str, done: Done, who: str = "moss") -> None:

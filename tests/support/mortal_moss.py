@@ -45,8 +45,6 @@ from core.swap import reconcile
 TICK = "tick"
 TICK_S, POLL_S = 0.3, 0.1
 """How soon the next tick finds what was left, and DBOS the jobs that a dead one held: nobody shall wait for them."""
-
-
 RELAY = "build of the relay"
 NOT_IN_EACH = (RELAY, "leases.renew")
 """Not in every story: the image of the relay may be there already, and a lease is renewed after some seconds."""
