@@ -77,7 +77,7 @@ def answers(moss: Moss) -> dict[str, Answer]:
     """`who` is the person behind the user at the other end of the socket; a token proves a person."""
 
     async def hello(_: Nothing, who: str, token: str | None) -> Any:
-        return {"version": VERSION, "pid": os.getpid(), "host": moss.host.name, "you": who}
+        return {"version": VERSION, "pid": os.getpid(), "host": moss.host.name, "you": who, "chats": [_json(each) for each in moss.health()]}
 
     async def look(ask: OfRun, who: str, token: str | None) -> Any:
         async with moss.store.reading() as db:

@@ -165,6 +165,20 @@ class Inbox(Protocol):
         """There is something to work on."""
 
 
+class Health(Value):
+    """How the connection to one workspace of a platform is."""
+
+    platform: str
+    workspace: str = ""
+    """Empty until the platform has said it, and where one connection carries several."""
+    connected: bool = False
+    since: datetime | None = None
+    last_event_at: datetime | None = None
+    reconnects: int = 0
+    problem: str = ""
+    """Why it is not connected, as one sentence."""
+
+
 class Chat(Protocol):
     """One platform. Everything here may raise Unavailable, which is worth another try, or Refused, which is not."""
 
@@ -189,3 +203,24 @@ class Chat(Protocol):
 
     async def link(self, place: Place, message: str) -> str:
         """Where a person finds this message; empty when the platform has no such thing."""
+
+
+class Adapter(Protocol):
+    """One platform, whole: what is heard there goes to the inbox, and `chat` speaks. Each is opened in this order."""
+
+    @property
+    def chat(self) -> Chat: ...
+
+    @property
+    def health(self) -> tuple[Health, ...]: ...
+
+    def listen(self) -> None:
+        """What has to be free on this machine is taken now, so that a start fails at once or not at all."""
+
+    async def serve(self) -> None:
+        """Until `stop`: from then on nothing more is heard, and it returns once all that was heard is written down."""
+
+    def stop(self) -> None: ...
+
+    async def close(self) -> None:
+        """The end of speaking, too."""

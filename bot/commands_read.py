@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bot import render
+from bot.chat import Health
 from bot.report import Report, Standing, gather, missing, read_diff, read_logs, read_trials, standing
 from bot.settings import Settings
 from bot.terminal import AsJson, Which, client, load_settings, opened_store, show, verb
-from bot.words import moment
+from bot.words import count, harmless, moment
 from core.model.errors import Unavailable
 from core.model.events import INSTALLATION
 from core.store import batches, facts, runs, substrates, swaps
@@ -112,6 +113,7 @@ def _as_data(name: str, found: Standing | None) -> dict[str, Any]:
 def _status(running: dict[str, Any] | None, standings: Mapping[str, Standing | None]) -> RenderableType:
     head = f"Moss {running['version']} runs, process {running['pid']}" if running else "No Moss runs; `moss run`"
     parts: list[RenderableType] = [Text(head)]
+    parts += [_connection(Health.model_validate(each)) for each in (running or {}).get("chats", [])]
     for name, found in standings.items():
         parts.append(Text(""))
         if found is None:
@@ -133,6 +135,15 @@ def _status(running: dict[str, Any] | None, standings: Mapping[str, Standing | N
             parts.append(Text(f"waits for approval: `moss approve {subject}`, until {moment(asked.expires_at)}"))
         parts.append(render.runs(found.runs))
     return Group(*parts)
+
+
+def _connection(one: Health) -> Text:
+    where = harmless(" ".join(filter(None, (one.platform, one.workspace))))
+    if not one.connected:
+        return Text(f"{where}: not connected. {harmless(one.problem)}".rstrip(), style="red")
+    heard = f", last event {moment(one.last_event_at)}" if one.last_event_at else ""
+    again = f", {count(one.reconnects, 'reconnect')}" if one.reconnects else ""
+    return Text(f"{where}: connected{heard}{again}")
 
 
 @verb

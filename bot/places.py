@@ -1,5 +1,7 @@
 """Places as settings and people name them, and which agent is talked to where."""
 
+from collections.abc import Mapping
+
 from bot.settings import Settings
 from core.model.errors import BadInput
 from core.model.substrate import Substrate
@@ -11,7 +13,7 @@ ROOM = "room"
 
 def substrate_of(settings: Settings, place: Place) -> Substrate:
     """The channel's own, or the only one there is."""
-    name = settings.room.channels.get(place.channel) if place.platform == ROOM else None
+    name = _channels(settings, place.platform).get(place.channel)
     if name is not None:
         return settings.substrate_named(name)
     for substrate in settings.substrate:
@@ -19,6 +21,18 @@ def substrate_of(settings: Settings, place: Place) -> Substrate:
             return substrate
     names = ", ".join(substrate.name for substrate in settings.substrate)
     raise BadInput(f"It is not known which agent is talked to here; use a channel of one of {names}.")
+
+
+def _channels(settings: Settings, platform: str) -> Mapping[str, str]:
+    match platform:
+        case "room":
+            return settings.room.channels
+        case "slack":
+            return {channel: name for one in settings.slack for channel, name in one.channels.items()}
+        case "discord":
+            return settings.discord.channels if settings.discord else {}
+        case _:
+            return {}
 
 
 def alias(place: Place, person: str) -> str:

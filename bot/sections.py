@@ -1,11 +1,12 @@
 """The sections of `moss.toml` that belong to the faces; those of the agent and of consent are nouns of the core."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from bot import schedule
 from core.model.evidence import FailureKind
@@ -117,3 +118,79 @@ class Digest(Section):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("is not a time zone; write one such as `UTC` or `Europe/Berlin`") from None
         return name
+
+
+DISCORD_API = "https://discord.com/api/v10"
+DISCORD_GATEWAY = "wss://gateway.discord.gg/"
+
+Snowflake = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
+"""An id, as Discord writes it; in quotes, since it is longer than some programs' numbers."""
+
+
+class Slack(Section):
+    """One workspace of Slack. Several are written as several `[[slack]]`."""
+
+    bot_token: SecretStr
+    """`xoxb-...`: what Moss speaks with. Secrets belong in the environment: `MOSS_SLACK__BOT_TOKEN`."""
+    app_token: SecretStr | None = None
+    """`xapp-...`: with it Moss opens a socket to Slack, and needs no address of its own."""
+    signing_secret: SecretStr | None = None
+    """With it, and without an app token, Slack calls Moss at `host` and `port`, and signs every call."""
+    host: str = "127.0.0.1"
+    """Where Slack's calls are taken, behind a proxy that speaks HTTPS. Not used with a socket."""
+    port: int = Field(default=8091, ge=0, le=65535)
+    path: str = Field(default="/slack/events", pattern=r"^/[A-Za-z0-9/_-]*$")
+    base_url: str = Field(default="https://slack.com/api/", pattern=r"^https?://[^\s]+$")
+    """Slack's Web API."""
+    ping_interval_s: float = Field(default=10.0, gt=0)
+    """How often the socket is asked for a sign of life. One that gives none is replaced."""
+    renew_after_s: float = Field(default=900.0, gt=0)
+    """A socket on which nothing happened for so long is replaced too: one that is deaf looks like a quiet one."""
+    agent_user: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """The agent's own bot user (`U...`), bot (`B...`) or app (`A...`): Moss then watches what it answers."""
+    channels: dict[str, str] = {}
+    """Which substrate is talked to in which channel: `C0123ABCD = "desk"`. Not needed where there is but one."""
+    history_per_minute: int = Field(default=20, ge=0)
+    """How often in a minute Moss may read what was said before it saw it; 0 for never."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Slack":
+        if self.app_token is None and self.signing_secret is None:
+            raise ValueError("needs `app_token`, for a socket to Slack, or `signing_secret`, for calls from Slack")
+        return self
+
+
+class Discord(Section):
+    """An application of Discord's. One is enough for several servers."""
+
+    token: SecretStr
+    """Of the application's bot user."""
+    guilds: frozenset[Snowflake] = Field(min_length=1)
+    """The servers where Moss listens. It is deaf in any other one that invites it."""
+    channels: dict[Snowflake, str] = Field(default_factory=dict)
+    """Channels, and which substrate is talked to there: `"1234567890" = "desk"`. With one substrate none is needed."""
+    agent_user: Snowflake | None = None
+    """The user as whom the agent speaks when it has a bot of its own: Moss keeps what that user says."""
+    direct_messages: bool = True
+    """People may talk to the agent in direct messages."""
+    message_content: bool = True
+    """Hear messages that do not mention Moss, as threads without mentions and an agent of its own need. The intent of
+    this name has to be switched on for the application."""
+    api: str = DISCORD_API
+    gateway: str = DISCORD_GATEWAY
+    heartbeat_timeout_s: float = Field(default=60.0, gt=0)
+    """A gateway that is silent for so long is left, and called again."""
+
+    @field_validator("api")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        if not re.match(r"https?://[^\s/]+", url):
+            raise ValueError(f"is no address; write one such as `{DISCORD_API}`")
+        return url.rstrip("/")
+
+    @field_validator("gateway")
+    @classmethod
+    def _socket(cls, url: str) -> str:
+        if not re.match(r"wss?://[^\s/]+", url):
+            raise ValueError(f"is no address of a web socket; write one such as `{DISCORD_GATEWAY}`")
+        return url

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from bot import built_in
 from bot.files import Unreadable, text_of
-from bot.sections import Announce, Digest, Evolve, Flags, Installation, Permits, Room
+from bot.sections import Announce, Digest, Discord, Evolve, Flags, Installation, Permits, Room, Slack
 from core.coders.catalogue import CoderSettings, anchored
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
@@ -29,6 +29,8 @@ from core.model.substrate import Substrate
 NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TEST_POSTGRES", "MOSS_TOKEN"})
 """Names of ours that live in the environment and are no settings."""
 
+SEVERAL = ("slack", "substrate")
+"""Sections of which there may be several."""
 FILE_BYTES = 1_000_000
 SOCKET_PATH_LIMIT = 104
 """Bytes of a unix socket's path that every system takes."""
@@ -53,6 +55,9 @@ class Settings(BaseSettings):
     evolve: Evolve = Evolve()
     flags: Flags = Flags()
     room: Room = Room()
+    slack: Annotated[tuple[Slack, ...], BeforeValidator(_as_list)] = ()
+    """Workspaces of Slack. One is written as `[slack]`, several as several `[[slack]]`."""
+    discord: Discord | None = None
     permits: Permits = Permits()
     announce: Announce = Announce()
     digest: Digest = Digest()
@@ -142,13 +147,14 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
                 InitSettingsSource(settings_cls, init_kwargs=written),
             )
 
-    where = Whereabouts(path, text, environ, listed=isinstance(written.get("substrate"), list))
+    mistakes += _number(from_environment, written)
+    where = Whereabouts(path, text, environ, listed=frozenset(key for key in written if isinstance(written[key], list)))
     try:
         settings = Here()  # type: ignore[call-arg]
     except ValidationError as problem:
         mistakes += [_sentence(error, where) for error in problem.errors()]
     else:
-        mistakes += [f"{where.of(keys)}: {what}." for keys, what in _contradictions(settings)]
+        mistakes += [f"{where.of(keys)}: {what}." for keys, what in (*_contradictions(settings), *_strangers(settings))]
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise BadInput(f"The settings have {count}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
@@ -214,6 +220,33 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     return nested, mistakes
 
 
+def _number(given: dict[str, Any], written: Mapping[str, Any]) -> list[str]:
+    """`MOSS_SLACK__1__BOT_TOKEN` belongs to the second `[[slack]]`, wherever the rest of that is written."""
+    mistakes = []
+    for name in SEVERAL:
+        numbered = given.get(name)
+        if not isinstance(numbered, dict) or not numbered or not all(key.isdecimal() for key in numbered):
+            continue
+        found = written.get(name, [])
+        there = list(found) if isinstance(found, list) else [found]
+        for key in sorted(numbered, key=int):
+            if int(key) > len(there):
+                start = f"MOSS_{name.upper()}__{key}"
+                mistakes.append(f"{start} (environment): there is no [[{name}]] before it; they are counted from 0.")
+            elif int(key) == len(there):
+                there.append(numbered[key])
+            else:
+                there[int(key)] = _over(there[int(key)], numbered[key])
+        given[name] = there
+    return mistakes
+
+
+def _over(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {key: _over(below.get(key), above.get(key, below.get(key))) for key in [*below, *above]}
+    return above
+
+
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
     """Finds the place of a setting for whoever has to mend it."""
@@ -221,12 +254,12 @@ class Whereabouts:
     path: Path
     text: str
     environ: Mapping[str, str]
-    listed: bool
-    """Substrates are written as a list, so that their number is part of the name."""
+    listed: frozenset[str]
+    """Sections that are written as a list, so that their number is part of the name."""
 
     def keys(self, location: Sequence[object]) -> list[str]:
         keys = [str(key) for key in location]
-        if keys[:1] == ["substrate"] and not self.listed:
+        if keys and keys[0] in SEVERAL and keys[0] not in self.listed:
             return [key for n, key in enumerate(keys) if n != 1 or not key.isdigit()]
         return keys
 
@@ -272,6 +305,19 @@ def _contradictions(settings: Settings) -> Iterator[tuple[Sequence[object], str]
             yield (*here, "run", "state_path"), "should begin with a slash, since it is a path in the container"
 
 
+def _strangers(settings: Settings) -> Iterator[tuple[Sequence[object], str]]:
+    """Channels of a platform that lead to no agent."""
+    names = [substrate.name for substrate in settings.substrate]
+    there: list[tuple[tuple[object, ...], Mapping[str, str]]] = [
+        (("slack", n), one.channels) for n, one in enumerate(settings.slack)
+    ]
+    there += [(("discord",), settings.discord.channels)] if settings.discord else []
+    for keys, channels in there:
+        for channel, name in channels.items():
+            if name not in names:
+                yield (*keys, "channels", channel), f"names no substrate; there is {', '.join(names)}"
+
+
 def _known_keys(keys: list[str]) -> list[str]:
     """The names that may stand in the table with this path."""
     model: type[BaseModel] = Settings
@@ -301,7 +347,7 @@ def _line_of(text: str, keys: list[str]) -> int | None:
     nearest = None
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
-        if stripped.startswith("[[") and which is not None:
+        if which is not None and stripped.startswith(f"[[{wanted[0]}]]"):
             which -= 1
         if which not in (None, -1):
             continue  # of another one in the list

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from bot.chat import Chat
+from bot.chat import Chat, Health
 from bot.inbox import Inbox
 from bot.patience import in_time
 from bot.places import alias, substrate_of
@@ -48,6 +48,8 @@ class Moss:
     """By platform. Filled before anything reaches the inbox."""
     page: Callable[[str], str] = lambda run: ""
     """Where a run can be read whole; empty when nowhere."""
+    health: Callable[[], Sequence[Health]] = tuple
+    """Of every connection to a platform."""
     rates: Rates = field(default_factory=Rates)
 
 

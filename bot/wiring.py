@@ -6,7 +6,7 @@ import itertools
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from bot import control, first_start
 from bot.adapters.room.server import Room
 from bot.announcer import Announcer
 from bot.answers import answers, follow
-from bot.chat import Chat
+from bot.chat import Adapter, Health
 from bot.data import alone, prepare
 from bot.digest import Digests
 from bot.inbox import Inbox
@@ -33,7 +33,7 @@ from core.containers.choose import choose
 from core.dispatch import Dispatch
 from core.durable import Durable
 from core.folders import clear
-from core.model.errors import MossError
+from core.model.errors import BadInput, MossError
 from core.pipeline.evolve import Evolution
 from core.store import substrates
 from core.store.store import Store, upgrade
@@ -45,6 +45,8 @@ TICK_S = 15.0
 """What a wake-up missed is found at the next tick: a row of the outbox, a batch or a consent that came of age."""
 GRACE_S = 10.0
 SHORT_GRACE_S = 5.0
+LEAVE_S = 8.0
+"""To leave every platform in order."""
 """What is asked and told may take so long to its end; whatever does not is done after the next start."""
 FORGET_EVERY = 240
 """Ticks between two looks for what may be forgotten."""
@@ -72,14 +74,14 @@ async def run(settings: Settings, ready: Ready | None = None) -> None:
             await first_start.lay_desk(settings.data)
         if settings.moss.database is None and not (settings.data / "moss.db").exists():
             await upgrade(settings.database_url)  # the embedded default begins empty, so nothing can be spoiled
-        async with opened(settings, owner) as (moss, room):
-            await _serve(moss, room, ready)
+        async with opened(settings, owner) as (moss, adapters):
+            await _serve(moss, adapters, ready)
             if settings.built_in:
                 await first_start.rest(moss)
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Room | None]]:
+async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Sequence[Adapter]]]:
     """Every room, in order; whatever was opened is closed in the opposite order, also when opening fails half way."""
     async with AsyncExitStack() as stack:
         store = await Store.open(settings.database_url, system_clock)
@@ -106,27 +108,59 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Ro
         stack.push_async_callback(durable.close, GRACE_S)
         await dispatch.start()
         inbox = Inbox(store, lambda: durable.holder)
-        room = Room(store, settings, inbox) if settings.room.enabled else None
-        chats: dict[str, Chat] = {room.chat.platform: room.chat} if room else {}
+        adapters: list[Adapter] = []
+
+        def health() -> list[Health]:
+            return [each for adapter in adapters for each in adapter.health]
+
+        room = Room(store, settings, inbox, health) if settings.room.enabled else None
+        adapters += [room] if room else []
+        adapters += _platforms(store, settings, inbox)
+        for adapter in adapters:
+            stack.push_async_callback(adapter.close)
+        chats = {adapter.chat.platform: adapter.chat for adapter in adapters}
         page = room.page if room else lambda run: ""
-        yield Moss(settings, store, host, dispatch, inbox, chats, page), room
+        yield Moss(settings, store, host, dispatch, inbox, chats, page, health), adapters
 
 
-async def _serve(moss: Moss, room: Room | None, ready: Ready | None) -> None:
+def _platforms(store: Store, settings: Settings, inbox: Inbox) -> Iterator[Adapter]:
+    """Each comes with a library of its own, which is there when its extra was installed."""
+    if settings.slack:
+        with _extra("slack"):
+            from bot.adapters.slack.adapter import SlackAdapter  # noqa: PLC0415
+        yield SlackAdapter(store, settings, settings.slack, inbox)
+    if settings.discord:
+        with _extra("discord"):
+            from bot.adapters.discord.adapter import DiscordAdapter  # noqa: PLC0415
+        yield DiscordAdapter(store, settings, settings.discord, inbox)
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        raise BadInput(
+            f"[{name}] needs {problem.name}, which is not installed; install Moss with its extra: "
+            f"`pip install 'moss-bot[{name}]'`."
+        ) from None
+
+
+async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     server = control.Server(moss.settings.socket, answers(moss), lambda name, since: follow(moss, name, since))
-    if room:
-        room.listen()
+    for adapter in adapters:
+        adapter.listen()
     server.listen()  # last: whoever waits for Moss waits for this socket
     announcer = Announcer(moss.store, moss.settings, moss.chats, moss.page)
     schedule, digest = Schedule(), moss.settings.digest
     schedule.add("digest", Digests(moss.store, moss.settings, moss.chats).tick, digest.cron, digest.timezone)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
-        chatting = [group.create_task(room.serve())] if room else []
+        chatting = {group.create_task(_steadily(each.chat.platform, each.serve)) for each in adapters}
         working = group.create_task(_steadily("inbox", lambda: _work(moss)))
         announcing = group.create_task(_steadily("news", announcer.run))
         ticking = group.create_task(_tick(moss))
@@ -139,9 +173,12 @@ async def _serve(moss: Moss, room: Room | None, ready: Ready | None) -> None:
         told.cancel()
         telling.cancel()
         # In the order of the way that words take: nothing new is heard, what was heard is worked on, and then told.
-        if room:
-            room.stop()
-            await asyncio.wait(chatting, timeout=SHORT_GRACE_S)
+        for adapter in adapters:
+            adapter.stop()
+        if chatting:
+            _, late = await asyncio.wait(chatting, timeout=LEAVE_S)
+            for task in late:
+                task.cancel()
         await moss.inbox.finish(SHORT_GRACE_S)
         schedule.stop()
         announcer.stop()

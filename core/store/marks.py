@@ -19,3 +19,9 @@ async def put(db: AsyncConnection, now: datetime, name: str, body: Any) -> None:
     so that of two processes one moves it on and the other finds it moved."""
     await db.execute(delete(marks).where(marks.c.name == name))
     await db.execute(insert(marks).values(name=name, body=body, at=now))
+
+
+async def forget(db: AsyncConnection, beginning: str, before: datetime | None = None) -> None:
+    """All whose names begin so, or only those put before a time. The connection comes from `Store.writing`."""
+    query = delete(marks).where(marks.c.name.startswith(beginning, autoescape=True))
+    await db.execute(query if before is None else query.where(marks.c.at < before))

@@ -96,6 +96,12 @@ async def last_reply(db: AsyncConnection, place: Place) -> Turn | None:
     return _turn(row) if row else None
 
 
+async def latest_replies(db: AsyncConnection, platform: str, since: datetime, limit: int) -> list[Turn]:
+    """What the agent said on a platform, newest first, as far as it was posted."""
+    kept = (turns.c.platform == platform, turns.c.at >= since, _role("assistant"))
+    return [_turn(row) for row in await db.execute(select(turns).where(*kept).order_by(turns.c.n.desc()).limit(limit))]
+
+
 async def is_fronted(db: AsyncConnection, place: Place) -> bool:
     """The agent has answered here through Moss."""
     here = (_in_channel(place), turns.c.thread == place.thread, turns.c.seconds.is_not(None))

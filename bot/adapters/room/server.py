@@ -4,14 +4,18 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.status import HTTP_404_NOT_FOUND
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,8 +26,9 @@ from bot.adapters.room.inside import Inside
 from bot.adapters.room.pages import Pages
 from bot.adapters.room.stream import Stream
 from bot.adapters.room.talk import Talk
-from bot.chat import Inbox
+from bot.chat import Health, Inbox
 from bot.serving import Serving
+from bot.places import ROOM
 from bot.settings import Settings
 from core.model.errors import BadInput, NotFound
 from core.store.store import Store
@@ -44,10 +49,14 @@ HEADERS = {
 
 
 class Room:
-    def __init__(self, store: Store, settings: Settings, inbox: Inbox) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, inbox: Inbox, everywhere: Callable[[], Sequence[Health]] = tuple
+    ) -> None:
+        """`everywhere` says how all of Moss's connections are: `/healthz` tells it."""
         self._store = store
         self._settings = settings
         self._inbox = inbox
+        self._everywhere = everywhere
         self._channels = channels(settings)
         self._file = settings.data / "room.json"
         self.chat = RoomChat(store, self._channels)
@@ -59,6 +68,10 @@ class Room:
     def url(self) -> str:
         """Empty until it listens."""
         return self.chat.url
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        return (Health(platform=self.chat.platform, workspace=ROOM, connected=bool(self.url)),)
 
     def page(self, run: str) -> str:
         """Where a run can be read whole."""
@@ -94,7 +107,11 @@ class Room:
             response.status_code = problem.status_code
             return response
 
-        app = Starlette(routes=[*api.routes(), *pages.routes()], exception_handlers={HTTPException: no_such_page})
+        async def healthz(request: Request) -> Response:
+            return JSONResponse({"chats": [_in_public(each, self._store.now()) for each in self._everywhere()]})
+
+        routes = [Route("/healthz", healthz, methods=["GET"]), *api.routes(), *pages.routes()]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: no_such_page})
         return _with_headers(app)
 
     async def serve(self) -> None:
@@ -103,6 +120,9 @@ class Room:
             await self._serving.serve()
         finally:
             self._file.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Nothing is kept open once it is left."""
 
     def stop(self) -> None:
         """Streams end, requests under way are answered, and nothing new is taken."""
@@ -149,3 +169,14 @@ def _with_headers(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, with_headers)
 
     return answer
+
+
+def _in_public(health: Health, now: datetime) -> dict[str, Any]:
+    """Whoever asks need not be anybody: no workspace is named."""
+    age_s = (now - health.last_event_at).total_seconds() if health.last_event_at else None
+    return {
+        "platform": health.platform,
+        "connected": health.connected,
+        "reconnects": health.reconnects,
+        "last_event_age_s": None if age_s is None else round(age_s, 1),
+    }

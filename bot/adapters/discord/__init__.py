@@ -1,0 +1,1 @@
+"""Discord: what happens there becomes events of `bot/chat.py`, and cards become messages there."""

@@ -1,0 +1,314 @@
+"""Moss at Discord: it stays connected, writes down what it hears in order, and answers each press in time."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import discord
+import structlog
+
+from bot import sections
+from bot.adapters.discord import events
+from bot.adapters.discord.asking import Asking, listens, parent_of
+from bot.adapters.discord.chat import DiscordChat
+from bot.adapters.discord.client import Client, Heard, Listener, reach
+from bot.adapters.discord.commands import commands
+from bot.adapters.discord.errors import translated
+from bot.adapters.discord.places import PLATFORM, place_of
+from bot.adapters.discord.reactions import seen
+from bot.adapters.missed import missed
+from bot.chat import AnyEvent, Health, Inbox
+from bot.settings import Settings
+from core.clock import Clock, system_clock
+from core.model.errors import MossError, Unavailable
+from core.model.transcript import Place
+from core.model.value import sha256
+from core.store import marks
+from core.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 2.0
+"""How long what was heard may take to be written down at the end."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+STEADY_S = 300.0
+"""A connection that held so long was a good one: the next try comes at once."""
+LOGIN_S = 60.0
+AT_ONCE = 20
+"""How many events are written down in one transaction."""
+WAITING = 20_000
+"""How many may wait for that. Beyond it reactions are compared again later."""
+PARENTS = 5000
+LOOKED_AT = 100
+"""How many replies are looked at after a new session began; each takes one request, and one more for each emoji."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    what: Heard
+    delivery: str
+    at: datetime
+
+
+class DiscordAdapter:
+    def __init__(
+        self, store: Store, settings: Settings, section: sections.Discord, inbox: Inbox, clock: Clock = system_clock
+    ) -> None:
+        self.chat = DiscordChat(store, int(section.agent_user) if section.agent_user else None, clock)
+        """How Moss speaks there."""
+        self._store, self._settings, self._section = store, settings, section
+        self._inbox, self._clock = inbox, clock
+        self._client: Client | None = None
+        self._waiting: asyncio.Queue[Waiting] = asyncio.Queue(WAITING)
+        self._session = ""
+        self._missed = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._health = Health(platform=PLATFORM)
+        self._parents: OrderedDict[int, int | None] = OrderedDict()
+
+    # Living
+
+    async def serve(self) -> None:
+        """Until `stop`: then nothing more is heard, and all that was heard is written down."""
+        reach(self._section)
+        with contextlib.suppress(MossError):
+            await self.chat.prune()
+        working = [asyncio.create_task(one) for one in (self._write_down(), self._reconcile())]
+        staying = asyncio.create_task(self._stay())
+        try:
+            await self._ending.wait()
+        finally:
+            await _ended([staying])
+            await self._hang_up()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await self._waiting.join()
+            await _ended(working)
+
+    def listen(self) -> None:
+        """Nothing is needed of this machine: Moss calls Discord."""
+
+    def stop(self) -> None:
+        self._ending.set()
+
+    async def close(self) -> None:
+        """The end of speaking, too."""
+        await self.chat.close()
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        connected = self._client is not None and self._client.ws is not None and self._client.ws.open
+        now = "" if connected else self._health.problem
+        return (self._health.model_copy(update={"connected": connected, "problem": now}),)
+
+    async def _stay(self) -> None:
+        """Connected. discord.py comes back by itself from most troubles, but not from a first try that fails, a token
+        that is refused, or a close for good."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began = time.monotonic()
+            try:
+                client = await self._logged_in()
+                await client.connect()
+            except Exception as problem:
+                self._note(problem=_why(problem))
+                log.warning("discord is away", why=self._health.problem, pause_s=pause_s)
+            if time.monotonic() - began > STEADY_S:
+                pause_s = FIRST_PAUSE_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _note(self, **changes: Any) -> None:
+        self._health = self._health.model_copy(update=changes)
+
+    async def _logged_in(self) -> Client:
+        if self._client is not None and not self._client.is_closed():
+            return self._client
+        asking = Asking(self._store, self._settings, self._section, self._inbox, self.chat)
+        client = Client(self._section, Listener(self._heard, self._anew, self._back, asking.pressed))
+        for command in commands(asking.commanded, asking.offer):
+            client.tree.add_command(command)
+        try:
+            async with asyncio.timeout(LOGIN_S):
+                await client.login(self._section.token.get_secret_value())
+        except BaseException:
+            await client.close()
+            raise
+        self._client = self.chat.client = client
+        await self._register(client)
+        return client
+
+    async def _register(self, client: Client) -> None:
+        """The commands, when they are others than last time: Discord counts how often they are written."""
+        wanted = sha256(json.dumps([one.to_dict(client.tree) for one in client.tree.get_commands()]).encode())
+        name = f"{PLATFORM}:commands:{client.application_id}"
+        try:
+            async with self._store.reading() as db:
+                if await marks.get(db, name) == wanted:
+                    return
+            with translated("its commands"):
+                await client.tree.sync()
+            async with self._store.writing() as db:
+                await marks.put(db, self._store.now(), name, wanted)
+        except (MossError, discord.DiscordException) as problem:
+            log.warning("commands are not registered; reactions and buttons work without", why=str(problem))
+
+    async def _hang_up(self) -> None:
+        """The gateway only: what was heard is still to be answered."""
+        if self._client is not None and self._client.ws is not None and self._client.ws.open:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(GRACE_S):
+                    await self._client.ws.close(code=1000)
+
+    # Hearing
+
+    def _heard(self, what: Heard, delivery: str) -> None:
+        self._note(last_event_at=self._clock())
+        if self._ending.is_set():
+            return
+        try:
+            self._waiting.put_nowait(Waiting(what, delivery, self._clock()))
+        except asyncio.QueueFull:
+            log.error("more happens at Discord than can be written down; reactions are compared later")
+            self._missed.set()
+
+    def _back(self) -> None:
+        now, before = self._clock(), self._health
+        self._note(since=now, reconnects=before.reconnects + (before.since is not None), problem="")
+        log.info("discord is connected")
+
+    def _anew(self, session: str) -> None:
+        self._back()
+        self._session = session
+        self._missed.set()
+
+    async def _write_down(self) -> None:
+        while True:
+            some = [await self._waiting.get()]
+            while len(some) < AT_ONCE and not self._waiting.empty():
+                some.append(self._waiting.get_nowait())
+            try:
+                found = [event for one in some if (event := await self._event(one)) is not None]
+                await self._take(found)
+            finally:
+                for _ in some:
+                    self._waiting.task_done()
+
+    async def _take(self, found: Sequence[AnyEvent]) -> None:
+        """All of it, however long the store is away: nobody sends it again."""
+        pause_s = FIRST_PAUSE_S
+        while found:
+            try:
+                async with self._store.writing() as db:
+                    for event in found:
+                        await self._inbox.add(db, event)
+                self._inbox.wake()
+                return
+            except Unavailable as problem:
+                log.warning("what Discord told waits", reason=problem.sentence, again_in_s=pause_s)
+            except Exception:
+                if len(found) == 1:
+                    log.exception("what Discord told is not understood", kind=found[0].kind)
+                    return
+                for event in found:  # one that cannot be kept takes no other with it
+                    await self._take([event])
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _event(self, one: Waiting) -> AnyEvent | None:
+        try:
+            return await self._read(one)
+        except Exception:
+            log.exception("what Discord told is not understood", delivery=one.delivery)
+            return None
+
+    async def _read(self, one: Waiting) -> AnyEvent | None:
+        client, what = self._client, one.what
+        if client is None or client.user is None:
+            return None
+        if isinstance(what, discord.Message):
+            guild = what.guild.id if what.guild else None
+            place = await self._place(guild, what.channel.id)
+            agent = int(self._section.agent_user) if self._section.agent_user else None
+            return events.message(place, what, client.user.id, agent) if place else None
+        place = await self._place(what.guild_id, what.channel_id)
+        return events.reaction(place, what, client.user.id, one.at, one.delivery) if place else None
+
+    async def _reconcile(self) -> None:
+        """After each beginning of a session; again when it failed."""
+        while True:
+            await self._missed.wait()
+            self._missed.clear()
+            client, pause_s = self._client, FIRST_PAUSE_S
+            if client is None:
+                continue
+            try:
+                look = partial(seen, client, self._section)
+                found = await missed(
+                    self._store, self._settings, PLATFORM, look, session=self._session, limit=LOOKED_AT
+                )
+                await self._take(found)
+                if found:
+                    log.info("reactions were missed and are made up for", count=len(found))
+            except Unavailable as problem:
+                log.warning("reactions are compared later", reason=problem.sentence)
+                self._missed.set()
+                pause_s = LONGEST_PAUSE_S
+            except Exception:
+                log.exception("reactions are not compared")
+            await asyncio.sleep(pause_s)
+
+    # Where
+
+    async def _place(self, guild: int | None, channel: int) -> Place | None:
+        if not listens(self._section, guild):
+            return None
+        return place_of(guild, channel, None if guild is None else await self._parent(channel))
+
+    async def _parent(self, channel: int) -> int | None:
+        """Of a thread the channel around it. Discord tells of those that are in use; others have to be asked for."""
+        client = self._client
+        assert client is not None
+        known = client.get_channel(channel)
+        if known is not None:
+            return parent_of(known)
+        if channel not in self._parents:
+            try:
+                with translated("a channel"):
+                    self._parents[channel] = parent_of(await client.fetch_channel(channel))
+            except (MossError, discord.DiscordException) as problem:
+                log.warning("a channel is not known", channel=channel, why=str(problem))
+                return None
+            while len(self._parents) > PARENTS:
+                self._parents.popitem(last=False)
+        return self._parents[channel]
+
+
+def _why(problem: Exception) -> str:
+    """Never the problem's own words: they may hold a token or an address with one."""
+    match problem:
+        case discord.LoginFailure():
+            return "Discord refuses the token; give Moss the bot's present one, and start it again."
+        case discord.PrivilegedIntentsRequired():
+            return (
+                "Discord gives no message content; switch that intent on for the application, or set "
+                "`message_content = false` in [discord]."
+            )
+        case _:
+            return f"Discord cannot be reached ({type(problem).__name__})."
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,83 @@
+"""The connection to Discord: discord.py's client, whose events are handed on one by one in the gateway's order."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import discord
+import structlog
+import yarl
+from discord import app_commands
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from bot import sections
+from bot.adapters.discord.embeds import NOBODY
+
+log = structlog.get_logger(__name__)
+
+Heard = discord.Message | discord.RawReactionActionEvent
+LONGEST_LIMIT_S = 60.0
+"""A limit that lasts longer is told as an error instead of being waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What becomes of what the gateway tells. The first two are called within its loop and must not wait."""
+
+    heard: Callable[[Heard, str], None]
+    """A message or a reaction, and the gateway's own number of this delivery."""
+    anew: Callable[[str], None]
+    """A new session began: whatever happened between the last one and it was missed."""
+    resumed: Callable[[], None]
+    """The session goes on, and what was missed comes after it."""
+    asked: Callable[[discord.Interaction[Any]], Awaitable[None]]
+    """A button was pressed, or a form sent."""
+
+
+def reach(section: sections.Discord) -> None:
+    """discord.py has one address of Discord for the whole process."""
+    Route.BASE = section.api
+    DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(section.gateway)
+
+
+def intents(section: sections.Discord) -> discord.Intents:
+    wanted = discord.Intents.none()
+    wanted.guilds = wanted.guild_messages = wanted.guild_reactions = True
+    wanted.dm_messages = wanted.dm_reactions = section.direct_messages
+    wanted.message_content = section.message_content
+    return wanted
+
+
+class Client(discord.Client):
+    def __init__(self, section: sections.Discord, listener: Listener) -> None:
+        super().__init__(
+            intents=intents(section),
+            allowed_mentions=NOBODY,
+            max_messages=None,  # the raw events need no memory of messages
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            heartbeat_timeout=section.heartbeat_timeout_s,
+            max_ratelimit_timeout=LONGEST_LIMIT_S,
+        )
+        self.tree = app_commands.CommandTree(self)
+        self._listener = listener
+
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """Here events still are in order; discord.py runs each listener as a task of its own, in any order."""
+        super().dispatch(event, *args, **kwargs)
+        match event:
+            case "message" | "raw_reaction_add" | "raw_reaction_remove":
+                self._listener.heard(args[0], f"{self.ws.session_id}:{self.ws.sequence}")
+            case "connect":  # unlike `ready` once for each new session, and never when one is resumed
+                self._listener.anew(self.ws.session_id or "")
+            case "resumed":
+                self._listener.resumed()
+
+    async def on_interaction(self, one: discord.Interaction[Any]) -> None:
+        if one.type in (discord.InteractionType.component, discord.InteractionType.modal_submit):
+            await self._listener.asked(one)
+
+    async def on_error(self, event_method: str, /, *args: Any, **kwargs: Any) -> None:
+        """It is logged with its trace, and never printed."""
+        log.exception("an event of Discord failed", what=event_method)
