@@ -15,7 +15,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff put the files in order"
 	@echo "make docs    write docs/configuration.md from the settings"
-	@echo "make pictures  draw docs/demo.svg from a demo that runs for it"
+	@echo "make pictures  draw docs/demo.svg and docs/pictures from stories that run for it"
 	@echo "make lock    write both lock files anew (needs uv)"
 	@echo "make clean   remove .venv and caches"
 
@@ -52,6 +52,7 @@ docs: venv
 
 pictures: venv
 	@.venv/bin/moss demo --headless --host process --picture docs/demo.svg
+	@MOSS_TEST_PICTURES=docs/pictures $(RUN) pytest -q tests/test_room_story.py
 
 lock:
 	@.ci/lock
