@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bot import control, pitfalls
+from bot.adapters import platforms
 from bot.data import installation
 from bot.pitfalls import failed, warning
 from bot.settings import Settings
@@ -61,6 +62,8 @@ async def examine(load: Callable[[], Settings]) -> list[Finding]:
         findings += pitfalls.of_people(settings, await _with_token(settings, store))
         if settings.room.enabled:
             findings.append(await _checked("room", lambda: _room(settings)))
+        for name, ping in platforms.pings(settings):
+            findings.append(await _checked(name, ping))
         findings += await _coders(settings)
         findings += await _host(settings, store)
     return findings

@@ -71,7 +71,8 @@ def of_people(settings: Settings, with_token: Collection[str]) -> Iterator[Findi
 
 def connected(settings: Settings) -> set[str]:
     """The platforms on which this Moss speaks."""
-    return {ROOM} if settings.room.enabled else set()
+    there = {ROOM: settings.room.enabled, "slack": settings.slack, "discord": settings.discord}
+    return {platform for platform, section in there.items() if section}
 
 
 def of_places(settings: Settings) -> Iterator[Finding]:
@@ -90,6 +91,8 @@ def of_places(settings: Settings) -> Iterator[Finding]:
         elif place.platform == ROOM and (place.workspace != ROOM or place.channel not in channels):
             there = ", ".join(f"room/room/{channel}" for channel in sorted(channels))
             yield failed(section, f"The room has no `{text}`; it has {there}.")
+        elif settings.discord and place.platform == "discord" and place.workspace not in settings.discord.guilds:
+            yield failed(section, f"`{text}` is on a server that is not among the `guilds` of [discord]; add it there.")
     for channel, name in sorted(settings.room.channels.items()):
         if name not in {each.name for each in settings.substrate}:
             yield failed(

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any
 import structlog
 
 from bot import control, first_start
+from bot.adapters import platforms
 from bot.adapters.room.server import Room
 from bot.announcer import Announcer
 from bot.answers import answers, follow
 from bot.chat import Adapter, Health
 from bot.data import alone, prepare
 from bot.digest import Digests
+from bot.forgetting import forget
 from bot.inbox import Inbox
 from bot.logs import start_logging
 from bot.receive import give_up, receive
@@ -33,7 +35,7 @@ from core.containers.choose import choose
 from core.dispatch import Dispatch
 from core.durable import Durable
 from core.folders import clear
-from core.model.errors import BadInput, MossError
+from core.model.errors import MossError
 from core.pipeline.evolve import Evolution
 from core.store import substrates
 from core.store.store import Store, upgrade
@@ -115,35 +117,12 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
 
         room = Room(store, settings, inbox, health) if settings.room.enabled else None
         adapters += [room] if room else []
-        adapters += _platforms(store, settings, inbox)
+        adapters += platforms.adapters(store, settings, inbox)
         for adapter in adapters:
             stack.push_async_callback(adapter.close)
         chats = {adapter.chat.platform: adapter.chat for adapter in adapters}
         page = room.page if room else lambda run: ""
         yield Moss(settings, store, host, dispatch, inbox, chats, page, health), adapters
-
-
-def _platforms(store: Store, settings: Settings, inbox: Inbox) -> Iterator[Adapter]:
-    """Each comes with a library of its own, which is there when its extra was installed."""
-    if settings.slack:
-        with _extra("slack"):
-            from bot.adapters.slack.adapter import SlackAdapter  # noqa: PLC0415
-        yield SlackAdapter(store, settings, settings.slack, inbox)
-    if settings.discord:
-        with _extra("discord"):
-            from bot.adapters.discord.adapter import DiscordAdapter  # noqa: PLC0415
-        yield DiscordAdapter(store, settings, settings.discord, inbox)
-
-
-@contextlib.contextmanager
-def _extra(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as problem:
-        raise BadInput(
-            f"[{name}] needs {problem.name}, which is not installed; install Moss with its extra: "
-            f"`pip install 'moss-bot[{name}]'`."
-        ) from None
 
 
 async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -> None:
@@ -221,7 +200,7 @@ async def _tick(moss: Moss) -> None:
         lambda: _watch_space(moss.settings.data),
     )
     for n in itertools.count():
-        for part in (*parts, *([moss.inbox.prune] if n % FORGET_EVERY == 0 else [])):
+        for part in (*parts, *([partial(forget, moss)] if n % FORGET_EVERY == 0 else [])):
             try:
                 await part()
             except MossError as problem:

@@ -175,6 +175,55 @@ def test_several_substrates_are_several_tables(tmp_path: Path) -> None:
         made.substrate_named("dsek")
 
 
+SEVERAL = """
+[[slack]]
+agent_user = "U1"
+
+[[slack]]
+agent_user = "U2"
+app_token = "xapp-2"
+"""
+
+
+def test_secrets_of_several_workspaces_come_from_the_environment_by_their_number(tmp_path: Path) -> None:
+    made = settings(
+        tmp_path,
+        GOOD + SEVERAL,
+        MOSS_SLACK__0__BOT_TOKEN="xoxb-1",
+        MOSS_SLACK__0__APP_TOKEN="xapp-1",
+        MOSS_SLACK__1__BOT_TOKEN="xoxb-2",
+        MOSS_SLACK__2__BOT_TOKEN="xoxb-3",
+        MOSS_SLACK__2__SIGNING_SECRET="secret",
+    )
+    tokens = [(one.bot_token.get_secret_value(), one.agent_user) for one in made.slack]
+    assert tokens == [("xoxb-1", "U1"), ("xoxb-2", "U2"), ("xoxb-3", "")]
+
+
+def test_one_workspace_needs_no_number(tmp_path: Path) -> None:
+    made = settings(tmp_path, GOOD, MOSS_SLACK__BOT_TOKEN="xoxb-1", MOSS_SLACK__APP_TOKEN="xapp-1")
+    assert [one.bot_token.get_secret_value() for one in made.slack] == ["xoxb-1"]
+    assert "xoxb" not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "words"),
+    [
+        (SEVERAL, {"MOSS_SLACK__5__BOT_TOKEN": "x"}, "MOSS_SLACK__5 (environment): there is no [[slack]] before it"),
+        ("[slack]\n", {}, "line 17: slack.bot_token: is missing"),
+        ("[slack]\n", {"MOSS_SLACK__BOT_TOKEN": "x"}, "needs `app_token`, for a socket to Slack, or `signing_secret`"),
+        (SEVERAL, {"MOSS_SLACK__0__BOT_TOKEN": "x", "MOSS_SLACK__1__BOT_TOKEN": "x"}, "line 18: slack.0"),
+        ("[slack.channels]\nC1 = 'dosk'\n", {"MOSS_SLACK__BOT_TOKEN": "x", "MOSS_SLACK__APP_TOKEN": "x"},
+         "line 18: slack.channels.C1: names no substrate; there is desk"),
+        ("[discord]\nguilds = [1]\n", {"MOSS_DISCORD__TOKEN": "x"}, "discord.guilds.0: "),
+        ("[discord]\nguilds = []\n", {"MOSS_DISCORD__TOKEN": "x"}, "discord.guilds: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_about_a_platform_is_named_with_its_place(
+    tmp_path: Path, text: str, environ: dict[str, str], words: str
+) -> None:
+    assert words in complaint(tmp_path, GOOD + text, **environ)
+
+
 def test_two_substrates_of_one_name_are_refused(tmp_path: Path) -> None:
     second = '[[substrate]]\nname = "desk"\nrepository = "shop"\nhealth.http = "/health"\n'
     assert "two substrates have the same name" in complaint(

@@ -29,6 +29,7 @@ ME = user(BOT, "Moss", bot=True)
 @dataclass
 class Session:
     id: str
+    socket: web.WebSocketResponse
     told: list[Json] = field(default_factory=list)
 
 
@@ -58,15 +59,23 @@ class DiscordServer:
     """The gateway says nothing any more, though its socket stays open."""
     limited: int = 0
     """So many of the next calls are answered with 429."""
-    broken: dict[str, int] = field(default_factory=dict)
-    """Paths that fail, and with which status."""
+    limit_s: float = 0.05
+    limit_all: bool = False
+    """The limit is for all paths together."""
+    broken: dict[str, int | tuple[int, int]] = field(default_factory=dict)
+    """Methods and paths that fail, and with which status, and code."""
     closed_doors: set[int] = field(default_factory=set)
     """People who take no direct messages."""
     drop_answer: int = 0
     """So many of the next messages are taken, and the answer never arrives."""
     _ids: Any = field(default_factory=lambda: count(1))
     _session: Session | None = None
+    """The last that began."""
+    _sessions: list[Session] = field(default_factory=list)
+    """Of each process that is connected."""
     _socket: web.WebSocketResponse | None = None
+    application_flags: int = 1 << 19
+    """Message content, as a small application has it."""
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
     _clock: Callable[[], int] = lambda: 1_760_000_000_000
 
@@ -81,6 +90,11 @@ class DiscordServer:
         route("GET", "/", self._gateway)
         route("GET", f"{api}/users/@me", self._json(lambda r, b: ME))
         route("GET", f"{api}/oauth2/applications/@me", self._json(lambda r, b: self._application()))
+        route(
+            "GET",
+            f"{api}/users/@me/guilds",
+            self._json(lambda r, b: [{"id": str(GUILD), "name": "Acme", "icon": None}]),
+        )
         route("PUT", f"{api}/applications/{{app}}/commands", self._json(self._register))
         route("POST", f"{api}/users/@me/channels", self._json(self._direct))
         route("GET", f"{api}/channels/{{channel}}", self._json(self._channel))
@@ -118,9 +132,16 @@ class DiscordServer:
     async def tell(self, kind: str, data: Json) -> Json:
         """An event, to whoever is connected; it is kept for a resumption."""
         assert self._session is not None
-        event = {"op": 0, "t": kind, "s": len(self._session.told) + 1, "d": data}
-        self._session.told.append(event)
-        await self._send(event)
+        event: Json = {}
+        for session in [*(one for one in self._sessions if one is not self._session), self._session]:
+            event = await self._tell(session, kind, data)
+        return event
+
+    async def _tell(self, session: Session, kind: str, data: Json) -> Json:
+        event = {"op": 0, "t": kind, "s": len(session.told) + 1, "d": data}
+        session.told.append(event)
+        if not session.socket.closed and not self.silent:
+            await session.socket.send_json(event)
         return event
 
     async def again(self, event: Json) -> None:
@@ -194,7 +215,7 @@ class DiscordServer:
 
     async def op9(self) -> None:
         self._ready.clear()
-        self._session = None
+        self._session, self._sessions = None, []
         await self._send({"op": 9, "d": False}, force=True)
 
     async def abort(self) -> None:
@@ -232,21 +253,23 @@ class DiscordServer:
                 await socket.send_json({"op": 11})
             case 2:
                 self.identified.append(frame["d"])
-                self._session = Session(f"s{len(self.identified)}")
+                self._session = Session(f"s{len(self.identified)}", socket)
+                self._sessions = [*(one for one in self._sessions if not one.socket.closed), self._session]
                 guilds = [{"id": str(GUILD), "unavailable": True}]
                 ready = {"v": 10, "user": ME, "guilds": guilds, "session_id": self._session.id}
                 ready |= {"resume_gateway_url": f"ws://{self.url}/", "application": {"id": str(APP), "flags": 0}}
-                await self.tell("READY", ready)
-                await self.tell("GUILD_CREATE", self._guild())
+                await self._tell(self._session, "READY", ready)
+                await self._tell(self._session, "GUILD_CREATE", self._guild())
                 self._ready.set()
             case 6:
                 if self._session is None or frame["d"]["session_id"] != self._session.id:
                     await socket.send_json({"op": 9, "d": False})
                     return
                 self.resumed += 1
+                self._session.socket = socket
                 for event in self._session.told[frame["d"]["seq"] :]:
                     await socket.send_json(event)
-                await self.tell("RESUMED", {})
+                await self._tell(self._session, "RESUMED", {})
                 self._ready.set()
 
     async def _send(self, frame: Json, *, force: bool = False) -> None:
@@ -275,12 +298,13 @@ class DiscordServer:
             self.calls.append((request.method, path))
             if self.limited:
                 self.limited -= 1
-                wait = {"message": "You are being rate limited.", "retry_after": 0.05, "global": False}
+                wait = {"message": "You are being rate limited.", "retry_after": self.limit_s, "global": self.limit_all}
                 headers = {"Via": "1.1 loopback", "Content-Type": "application/json"}
                 return web.Response(status=429, body=json.dumps(wait).encode(), headers=headers)
-            for broken, status in self.broken.items():
-                if broken in path:
-                    return _problem(status, 0, "broken on purpose")
+            for broken, how in self.broken.items():
+                if broken in f"{request.method} {path}":
+                    status, code = how if isinstance(how, tuple) else (how, 0)
+                    return _problem(status, code, "broken on purpose")
         return await handler(request)
 
     def _json(self, answer: Callable[[web.Request, Json], Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -305,7 +329,7 @@ class DiscordServer:
 
     def _application(self) -> Json:
         return {"id": str(APP), "name": "Moss", "description": "", "icon": None, "bot_public": False,
-                "bot_require_code_grant": False, "owner": user(1, "owner"), "verify_key": "", "flags": 0}  # fmt: skip
+                "bot_require_code_grant": False, "owner": user(1, "owner"), "verify_key": "", "flags": self.application_flags}  # fmt: skip
 
     def _register(self, request: web.Request, body: Any) -> Any:
         self.registered += 1
