@@ -14,7 +14,7 @@ help:
 	@echo "make sweep   the long fault sweeps"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff put the files in order"
-	@echo "make docs    write docs/configuration.md from the settings"
+	@echo "make docs    write docs/configuration.md from the settings, docs/cards.md from the cards"
 	@echo "make pictures  draw docs/demo.svg and docs/pictures from stories that run for it"
 	@echo "make lock    write both lock files anew (needs uv)"
 	@echo "make clean   remove .venv and caches"
@@ -49,6 +49,7 @@ sweep: venv
 
 docs: venv
 	@$(RUN) bot.configuration_doc docs/configuration.md
+	@$(RUN) tests.support.previews docs/cards.md
 
 pictures: venv
 	@.venv/bin/moss demo --headless --host process --picture docs/demo.svg

@@ -12,6 +12,7 @@ from core.model.batch import BatchState
 from core.model.consent import ConsentState
 from core.model.run import RunState
 from core.model.swap import SwapState
+from tests.support import previews
 from tests.support.tracked import ROOT, tracked
 
 
@@ -29,6 +30,10 @@ def verbs(group: typer.Typer = app, prefix: str = "moss") -> list[str]:
 
 def test_the_page_of_settings_is_what_the_settings_say() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == page(), "run `make docs`"
+
+
+def test_the_page_of_cards_is_what_the_renderers_make() -> None:
+    assert (ROOT / "docs/cards.md").read_text() == previews.page(), "run `make docs`"
 
 
 def test_the_readme_names_every_verb() -> None:

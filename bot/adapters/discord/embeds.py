@@ -122,6 +122,11 @@ def flat(text: str) -> str:
     return " ".join(harmless(text).split())
 
 
+def named(shown: str) -> str:
+    """What was escaped, for the name of a thread: names know no markup."""
+    return flat(re.sub(r"\\([^A-Za-z0-9\s])", r"\1", shown))
+
+
 def fitted(text: str, limit: int, pointer: str) -> str:
     """Escaped, and never longer than the limit; what is cut says where the rest is."""
     shown = escaped(text)
