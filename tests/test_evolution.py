@@ -112,6 +112,22 @@ async def test_a_second_run_starts_from_the_first_fix_and_may_not_lose_it(stage:
     assert (found.files, found.insertions, found.deletions) == (("agent.py",), 1, 1)
 
 
+async def test_why_people_declined_a_repair_is_told_to_the_next_run_on_the_same_evidence(stage: Theatre) -> None:
+    first = await stage.play(patch=agent(FIXED))
+    reason = "Plums are out of season; call 0171 2345678 before you list them."
+    await verbs.decide(stage.moss, first.id, "bob", False, reason)
+    stage.cast(patch=agent(FIXED))
+    again = await verbs.evolve(stage.moss, None, first.batch, Dial.shallow, "ann")
+    assert (await stage.end_of(again)).state is RunState.awaiting_consent
+    (told,) = of_role(stage, "locate")
+    (setback,) = told["brief"]["setbacks"]
+    assert setback["where"] == first.id
+    assert setback["why"].startswith("declined by a person: Plums are out of season; call ")
+    assert "2345678" not in json.dumps(told)
+    (judge,) = of_role(stage, "verdict")
+    assert judge["brief"]["setbacks"] == [setback]
+
+
 async def test_an_accepted_fix_is_guarded_however_many_runs_came_after_it(tmp_path: Path) -> None:
     applied = (RunState.running, RunState.awaiting_consent, RunState.approved, RunState.swapping, RunState.applied)
     clock = HeldClock()

@@ -136,6 +136,14 @@ class Undeployed(Value):
     """Redacted; quoted, never trusted."""
 
 
+class Declined(Value):
+    """What a person had against the candidate of an earlier run on the same evidence."""
+
+    run: str
+    reason: str
+    """Redacted; quoted, never trusted."""
+
+
 class Prepared(Value):
     kind: Literal["prepared"] = "prepared"
     base_commit: str
@@ -150,6 +158,8 @@ class Prepared(Value):
     """What the base has beyond the live commit, newest first, cut after some: whoever approves deploys it as well."""
     undeployed_count: int = 0
     """All of them."""
+    declined: tuple[Declined, ...] = ()
+    """Why people did not want what earlier runs offered, oldest first."""
 
 
 class Scored(Value):

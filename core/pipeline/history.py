@@ -144,9 +144,11 @@ def work(history: History, iteration: int) -> Work:
 
 
 def setbacks(history: History) -> list[tuple[str, str]]:
-    """Why rounds and iterations so far were not good enough: (where, why), oldest first. Told to every later coder."""
+    """Why rounds and iterations so far, and earlier runs on the same evidence, were not good enough: (where, why),
+    oldest first. Told to every later coder."""
     against = {found.iteration: found.against for found in tries(history)}
-    found = []
+    begun = last(history, Prepared)
+    found = [(one.run, f"declined by a person: {one.reason}") for one in (begun.declined if begun else ())]
     for done in history:
         reason = _setback(done, against.get(done.step.iteration, ()))
         if reason:

@@ -20,15 +20,16 @@ def ring(*_: object) -> None:
 
 
 def found(pattern: str, text: str, limit_s: float) -> str:
-    signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
     try:
-        return "yes" if re.search(pattern, text) else "no"
-    except Slow:
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
+            return "yes" if re.search(pattern, text) else "no"
+        except (re.error, RecursionError, OverflowError):
+            return "wrong"
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    except Slow:  # it may ring at any moment until it is off, also while an error is told
         return "slow"
-    except (re.error, RecursionError, OverflowError):
-        return "wrong"
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,21 @@ from core.containers.host import Host, untrusted
 from core.model.errors import Refused
 from core.model.evidence import Chunk, FailureKind
 from core.model.keypoints import Row, Task, TaskKind
-from core.model.run import Prepared, RunState, Undeployed
+from core.model.run import Declined, Prepared, RunState, Undeployed
 from core.model.substrate import Substrate
 from core.model.swap import Version
 from core.pipeline.scene import Scene, Tasks
 from core.pipeline.tasks import load_tasks
 from core.redact import Redactor
 from core.repository import Clone
-from core.store import batches, runs, swaps
+from core.store import batches, consents, runs, swaps
 from core.store.store import Store
 
 TASKS_FILE = "tasks.json"
 NAMED_COMMITS = 20
 SUBJECT_CHARS = 100
+OBJECTIONS = 5
+REASON_CHARS = 2000
 
 
 async def prepare(store: Store, scene: Scene) -> Prepared:
@@ -27,20 +29,23 @@ async def prepare(store: Store, scene: Scene) -> Prepared:
     live, base = await starting_point(store, scene.host, scene.clone, substrate)
     async with store.reading() as db:
         chunks = await batches.chunks(db, run.batch)
+        against = await consents.reasons_against(db, run.batch, OBJECTIONS)
     own = [task_of(chunk) for chunk in chunks]
     given = load_tasks([Path(file) for file in substrate.tasks], graded=substrate.grader is not None)
     earlier, accepted = await corpus(store, substrate.name, without=run.batch)
     tasks = Tasks(tasks=(*own, *given, *earlier), accepted=accepted)
     scene.keep(TASKS_FILE, tasks.to_json())
     undeployed = [] if base == live.commit else await scene.clone.commits_between(live.commit, base)
+    words = Redactor(run.id)
     return Prepared(
         base_commit=base,
         live_image=live.image,
         tasks=tasks.digest(),
         substrate=substrate.digest(),
         siblings=siblings(own, given),
-        undeployed=await _named(scene.clone, undeployed[::-1][:NAMED_COMMITS], Redactor(run.id)),
+        undeployed=await _named(scene.clone, undeployed[::-1][:NAMED_COMMITS], words),
         undeployed_count=len(undeployed),
+        declined=tuple(Declined(run=id, reason=words.text(reason)[:REASON_CHARS]) for id, reason in against),
     )
 
 

@@ -12,7 +12,7 @@ from core.model.events import Noun
 from core.store.moving import move as _move
 from core.store.moving import own_row, the_row
 from core.store.store import Change
-from core.store.tables import consents, swaps, votes
+from core.store.tables import consents, runs, swaps, votes
 
 
 async def ask(change: Change, consent: Consent) -> None:
@@ -70,6 +70,15 @@ async def unused(db: AsyncConnection, substrate: str) -> list[Consent]:
 async def due(db: AsyncConnection, now: datetime) -> list[Consent]:
     """Those that nobody decided in time."""
     return [consent for consent in await asked(db) if consent.expires_at <= now]
+
+
+async def reasons_against(db: AsyncConnection, batch: str, limit: int) -> list[tuple[str, str]]:
+    """Why people declined what runs on this batch offered, oldest first: the run and the reason. Of many the latest."""
+    there = votes.join(consents, votes.c.consent == consents.c.id).join(runs, runs.c.id == consents.c.run)
+    query = select(consents.c.run, votes.c.reason).select_from(there)
+    query = query.where(runs.c.batch == batch, consents.c.state == ConsentState.declined)
+    query = query.where(votes.c.approve.is_(False), votes.c.reason != "").order_by(votes.c.at.desc()).limit(limit)
+    return [(row.run, row.reason) for row in await db.execute(query)][::-1]
 
 
 async def add_vote(change: Change, id: str, vote: Vote) -> Consent:
