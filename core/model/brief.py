@@ -50,10 +50,12 @@ class Standing(Value):
 
 
 class Setback(Value):
-    """Why an earlier round or iteration of this run was not good enough."""
+    """Why an earlier round or iteration of this run, or an earlier run, was not good enough."""
 
     where: str = Field(description="The step, such as `iter-1/plan-review-1`, or the earlier run.")
-    why: str = Field(description="What was wrong: a reviewer's remarks, a rule that was broken, a build that failed, a person's words.")
+    why: str = Field(
+        description="What was wrong: a reviewer's remarks, a rule that was broken, a build that failed, a person's words."
+    )
 
 
 class BriefFile(Value):
