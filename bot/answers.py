@@ -20,6 +20,7 @@ from core.model.run import Dial
 from core.model.transcript import Place
 from core.model.value import Value
 from core.store import facts, runs
+from core.store.columns import plain_in
 
 LOOK_S = 5.0
 """How long a fact that another process wrote may stay unseen; those of this one are told at once."""
@@ -77,7 +78,8 @@ def answers(moss: Moss) -> dict[str, Answer]:
     """`who` is the person behind the user at the other end of the socket; a token proves a person."""
 
     async def hello(_: Nothing, who: str, token: str | None) -> Any:
-        return {"version": VERSION, "pid": os.getpid(), "host": moss.host.name, "you": who, "chats": [_json(each) for each in moss.health()]}
+        chats = [_json(each) for each in moss.health()]
+        return {"version": VERSION, "pid": os.getpid(), "host": moss.host.name, "you": who, "chats": chats}
 
     async def look(ask: OfRun, who: str, token: str | None) -> Any:
         async with moss.store.reading() as db:
@@ -152,7 +154,7 @@ V = TypeVar("V", bound=Value)
 
 def _parsed(kind: type[V], payload: dict[str, Any]) -> V:
     try:
-        return kind.model_validate(payload)
+        return kind.model_validate(plain_in(payload))
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"

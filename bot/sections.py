@@ -60,6 +60,10 @@ class Room(Section):
     name in any case."""
 
 
+GROUP = re.compile(r"slack:[^/]+/S[A-Z0-9]+|discord:[0-9]+/[0-9]+")
+"""How groups of a platform are named."""
+
+
 class Who(StrEnum):
     anyone = "anyone"
     maintainers = "maintainers"
@@ -70,7 +74,8 @@ class Permits(Section):
     """Who may use which verb. An approver may whatever a maintainer may."""
 
     maintainers: frozenset[str] = frozenset()
-    """The people who may do what is left to maintainers. With nobody named, only approvers may."""
+    """The people who may do what is left to maintainers, and groups whose people may, where they are in them: user
+    groups `slack:WORKSPACE/GROUP`, roles `discord:SERVER/ROLE`. With nobody named, only approvers may."""
     evolve: Who = Who.maintainers
     stop: Who = Who.maintainers
     restart: Who = Who.maintainers
@@ -91,6 +96,8 @@ class Announce(Section):
     place: str = ""
     """Where the news of runs on imported evidence goes: `platform/workspace/channel`. Without it: the room's channel of
     the substrate."""
+    receipts: bool = True
+    """Whether, once a repair is live, each reply that was flagged gets before and after in its thread."""
 
 
 class Digest(Section):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from structlog.testing import capture_logs
 from bot import announcer, posting
 from bot.announcer import Announcer
 from bot.chat import Card, Tone
+from bot.sections import Announce
+from core.consent import remind_due
 from core.model.errors import Refused
 from core.model.events import Noun
 from core.model.run import RunState, Stage
@@ -99,6 +102,26 @@ async def test_a_run_has_one_card_that_is_edited_in_place_and_milestones_in_its_
     assert len(said) == len(milestones)
     assert [words for words, told in zip(milestones, said, strict=True) if words not in told] == []
     assert len([one for one in room.chat.shown if one.key == key]) == 1
+
+
+async def test_approvers_are_reminded_in_the_thread_of_the_card(room: Newsroom) -> None:
+    run = await room.begin()
+    asked = await room.offer(run.id)
+    await room.told()
+    await remind_due(room.store, asked.asked_at + timedelta(seconds=asked.policy.remind_after_s))
+    await room.told()
+    assert room.thread(f"run:{run.id}")[-1].startswith("This still waits for approval by anna, ben, until ")
+
+
+async def test_receipts_can_be_switched_off(room: Newsroom) -> None:
+    room.settings = room.settings.model_copy(update={"announce": Announce(place="paper/acme/news", receipts=False)})
+    run = await room.begin()
+    asked = await room.offer(run.id)
+    await room.decide(asked.id)
+    await room.swap(asked.id)
+    await room.told()
+    assert "live as version 1" in room.thread(f"run:{run.id}")[-1]
+    assert not [one for one in room.chat.shown if one.key.startswith("receipt:")]
 
 
 async def test_whoever_flagged_a_reply_gets_before_and_after_in_its_thread_once_the_repair_is_live(
@@ -290,6 +313,32 @@ async def test_a_conversation_that_takes_no_card_gets_it_where_news_goes(room: N
     assert room.thread(f"run:{run.id}") == ["The run is stopped: Stopped by anna."]
 
 
+async def test_a_place_that_refuses_costs_nobody_else_their_news_and_is_logged_once(room: Newsroom) -> None:
+    def closed(what: str) -> None:
+        if what.startswith(("post news:", f"post run:{run.id}:")):
+            raise Refused("There is no channel news.")
+
+    run = await room.begin()
+    await room.told()
+    asked = await room.offer(run.id)
+    await room.decide(asked.id)
+    await room.swap(asked.id)
+    room.chat.before = closed
+    with capture_logs() as logs:
+        await room.told()
+    assert [one.key for one in room.chat.shown if one.key.startswith("receipt:")], "flaggers hear of it all the same"
+    assert [log["why"] for log in logs if log["event"] == "news untold"] == ["There is no channel news."]
+
+
+async def test_news_that_lead_nowhere_are_named_at_the_start(room: Newsroom) -> None:
+    for place, why in (("slack/T1/C1", "is in no chat of this Moss; connected: paper."), ("C1", "names no place")):
+        lost = room.settings.model_copy(update={"announce": Announce(place=place)})
+        with capture_logs() as logs:
+            announcer.Announcer(room.store, lost, {"paper": room.chat})
+        (log,) = logs
+        assert why in log["why"]
+
+
 async def test_a_run_on_imported_evidence_is_told_where_news_goes(room: Newsroom) -> None:
     run = await room.begin(Place(platform="slack", workspace="cooling", channel="service-desk", thread="1.2"))
     await room.told()
@@ -441,7 +490,8 @@ async def test_a_run_that_ends_without_an_offer_says_why_in_its_thread(room: New
     async with room.store.changing(DESK) as change:
         await runs.move(change, run.id, state, "moss", "It was <b>hopeless</b> @everyone \x1b[31m.")
     await room.told()
-    assert room.thread(f"run:{run.id}") == [f"The run is {state.replace('_', ' ')}: It was <b>hopeless</b> @everyone ."]
+    said = f"The run is {state.replace('_', ' ')}: It was <b>hopeless</b> @everyone \\x1b[31m."
+    assert room.thread(f"run:{run.id}") == [said]
     assert f"`/moss restart {run.id}`" in text(room.card(f"run:{run.id}"))
 
 

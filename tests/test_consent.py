@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.consent import Decision, DecisionKind, ask_for_rollback, decide, expire_due, judge, may_approve, void
+from core.consent import (
+    Decision,
+    DecisionKind,
+    ask_for_rollback,
+    decide,
+    expire_due,
+    judge,
+    may_approve,
+    remind_due,
+    void,
+)
 from core.model.consent import Consent, ConsentState, Policy, Vote
 from core.model.errors import NotFound, Refused
+from core.model.events import Noun
 from core.model.run import RunState
 from core.store import Store, consents, facts, outbox, runs, tables
 from tests.support import stored
@@ -337,6 +348,33 @@ async def test_what_nobody_decided_in_time_expires_once(stores: list[Store], clo
     ended = await asyncio.gather(*(expire_due(store, store.now()) for store in stores))
     assert sorted(map(len, ended)) == [0, 1]
     assert await states(stores[0], asked) == (ConsentState.expired, RunState.expired, [])
+
+
+async def test_people_are_reminded_once_of_what_waits_for_long(stores: list[Store], clock: HeldClock) -> None:
+    asked = await offered(stores[0])
+
+    async def reminders() -> int:
+        for store in stores:
+            await remind_due(store, store.now())
+        async with stores[0].reading() as db:
+            return [fact.what for fact in await facts.about(db, Noun.consent, asked.id)].count("reminded")
+
+    assert await reminders() == 0
+    clock.advance(asked.policy.remind_after_s)
+    assert [await reminders(), await reminders()] == [1, 1]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_nobody_is_reminded_of_what_is_decided_or_over(store: Store, clock: HeldClock, settled: bool) -> None:
+    asked = await offered(store)
+    if settled:
+        await approve(store, asked)
+        clock.advance(asked.policy.remind_after_s)
+    else:
+        clock.advance(asked.policy.expires_after_s)
+    await remind_due(store, store.now())
+    async with store.reading() as db:
+        assert "reminded" not in [fact.what for fact in await facts.about(db, Noun.consent, asked.id)]
 
 
 async def test_a_newer_candidate_supersedes_one_that_still_waits_but_no_rollback(store: Store) -> None:

@@ -1,14 +1,17 @@
 """What is said in the thread of a card when a run takes a step that people care about. Pure; most facts say nothing."""
 
+from bot.cards.parts import names
 from bot.report import Report
 from bot.words import count, duration, line, moment, quoted
+from core.consent import may_approve
 from core.model.batch import Batch
-from core.model.consent import Consent
+from core.model.consent import Consent, ConsentState
 from core.model.events import Fact, Noun
 from core.model.keypoints import TaskKind
 from core.model.replies import PlanVerdict
 from core.model.run import Built, Done, Failed, Located, PlanReviewed, RunState, Scored, Stage, Trouble
 from core.model.swap import Swap
+from core.store.consents import REMINDED
 
 QUOTE_CHARS = 300
 
@@ -19,7 +22,7 @@ def of_run(fact: Fact, report: Report) -> str | None:
         return _stepped(report.steps[n], report) if n < len(report.steps) else None
     if fact.noun is Noun.run and fact.after:
         return _moved(fact, report)
-    return _voted(fact, report.consent) if fact.noun is Noun.consent and report.consent else None
+    return _asked(fact, report.consent) if fact.noun is Noun.consent and report.consent else None
 
 
 def _stepped(done: Done, report: Report) -> str | None:
@@ -64,8 +67,11 @@ def _moved(fact: Fact, report: Report) -> str | None:
             return f"The run is {str(state).replace('_', ' ')}: {line(said, 600)}"
 
 
-def _voted(fact: Fact, consent: Consent) -> str | None:
-    """One of several approvals; the last of them is told by the run, and a refusal too."""
+def _asked(fact: Fact, consent: Consent) -> str | None:
+    """A reminder, or one of several approvals: the last of them is told by the run, and a refusal too."""
+    if fact.what == REMINDED and consent.state is ConsentState.asked:
+        who_may, until = names(may_approve(consent)) or "nobody", moment(consent.expires_at)
+        return f"This still waits for approval by {who_may}, until {until} UTC."
     if fact.what == "voted" and fact.detail.get("approve") and consent.policy.quorum > 1:
         return f"{line(fact.who, 60)} approved; {count(consent.policy.quorum, 'approval is', 'approvals are')} needed."
     return None
@@ -88,7 +94,7 @@ def of_rollback(fact: Fact, consent: Consent, swap: Swap | None) -> str | None:
             said = "IS DOWN and needs a person now" if fact.after == "stuck" else "runs what it ran before"
             return f"The rollback did not go live; {name} {said}: {line(swap.problem or '', 400)}"
         case Noun.consent, None:
-            return _voted(fact, consent)
+            return _asked(fact, consent)
         case _:
             return None
 

@@ -54,7 +54,7 @@ class Setback(Value):
 
     where: str = Field(description="The step, such as `iter-1/plan-review-1`, or the earlier run.")
     why: str = Field(
-        description="What was wrong: a reviewer's remarks, a rule that was broken, a build that failed, a person's words."
+        description="What was wrong: a reviewer's remarks, a broken rule, a build that failed, a person's words."
     )
 
 

@@ -43,6 +43,8 @@ class Policy(Value):
     """A single approver may also approve what they started or alone complained about; every question then says so."""
     expires_after_s: int = Field(default=7 * 24 * 3600, gt=0)
     """How long a question waits for an answer."""
+    remind_after_s: int = Field(default=24 * 3600, ge=0)
+    """How long it waits before its approvers are reminded, once; 0 for never."""
 
 
 class Vote(Value):

@@ -9,10 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.model.consent import CONSENT_MOVES, Consent, ConsentState, Vote
 from core.model.errors import IllegalMove
 from core.model.events import Noun
+from core.store import facts
 from core.store.moving import move as _move
 from core.store.moving import own_row, the_row
 from core.store.store import Change
 from core.store.tables import consents, runs, swaps, votes
+
+REMINDED = "reminded"
+"""The fact that people were reminded of a question."""
 
 
 async def ask(change: Change, consent: Consent) -> None:
@@ -79,6 +83,10 @@ async def reasons_against(db: AsyncConnection, batch: str, limit: int) -> list[t
     query = query.where(runs.c.batch == batch, consents.c.state == ConsentState.declined)
     query = query.where(votes.c.approve.is_(False), votes.c.reason != "").order_by(votes.c.at.desc()).limit(limit)
     return [(row.run, row.reason) for row in await db.execute(query)][::-1]
+
+
+async def was_reminded(db: AsyncConnection, id: str) -> bool:
+    return any(fact.what == REMINDED for fact in await facts.about(db, Noun.consent, id))
 
 
 async def add_vote(change: Change, id: str, vote: Vote) -> Consent:
