@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -45,19 +46,26 @@ async def start(as_json: bool) -> None:
 
     async def ready(moss: "Moss") -> None:
         welcome = await first_start.welcome(moss) if moss.settings.built_in else None
-        began = await greeting.started(moss, welcome)
+        began = await greeting.started(moss, welcome, may_show=_is_read(as_json))
         if as_json:
             show(began, "", as_json)
-            sys.stdout.flush()
         elif sys.stdout.isatty():
-            out = render.console()
-            out.print(greeting.greeting(began))
-            await greeting.narrate(moss, out)
-        elif began.tokens:
-            render.console().print(greeting.tokens(began))
-            sys.stdout.flush()
+            render.console().print(greeting.greeting(began))
+        elif began.tokens_file:
+            render.console().print(greeting.tokens_wait(began), soft_wrap=True)
+        sys.stdout.flush()
+        if began.tokens:
+            first_start.shown(moss.settings.data)
+        if sys.stdout.isatty() and not as_json:
+            await greeting.narrate(moss, render.console())
 
     await wiring.run(load_settings(beginning=True), ready)
+
+
+def _is_read(as_json: bool) -> bool:
+    """Whether somebody reads along who may see tokens: a terminal, or the program at the other end of a pipe that asked
+    for JSON. What goes into a file or a journal stays there, and others read it."""
+    return sys.stdout.isatty() or (as_json and stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode))
 
 
 @verb

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from bot import VERSION, render
-from bot.first_start import Welcome
+from bot.first_start import Welcome, tokens_file
 from bot.verbs import Moss
 from bot.words import line
 from core.model.errors import MossError
@@ -36,12 +36,14 @@ class Start:
     approvers: tuple[str, ...]
     without_token: tuple[str, ...]
     tokens: dict[str, str]
-    """Of the people of a built-in Moss that began just now."""
+    """Of the people of a built-in Moss who have not seen theirs, where they may be shown."""
+    tokens_file: str | None
+    """Where those tokens wait, where they may not."""
     problem: str | None
     """Why its agent is not live."""
 
 
-async def started(moss: Moss, welcome: Welcome | None = None) -> Start:
+async def started(moss: Moss, welcome: Welcome | None = None, *, may_show: bool = True) -> Start:
     settings = moss.settings
     try:
         host = await moss.host.ping()
@@ -51,6 +53,7 @@ async def started(moss: Moss, welcome: Welcome | None = None) -> Start:
         names = [substrate.name for substrate in settings.substrate]
         versions = {name: await swaps.live_version(db, name) for name in names}
         known = {person.name for person in await people.listing(db)}
+    tokens = welcome.tokens if welcome else {}
     approvers = tuple(sorted(settings.consent.approvers))
     return Start(
         version=VERSION,
@@ -63,7 +66,8 @@ async def started(moss: Moss, welcome: Welcome | None = None) -> Start:
         live={name: version.number if version else None for name, version in versions.items()},
         approvers=approvers,
         without_token=tuple(name for name in approvers if ":" not in name and name not in known),
-        tokens=welcome.tokens if welcome else {},
+        tokens=tokens if may_show else {},
+        tokens_file=str(tokens_file(settings.data)) if tokens and not may_show else None,
         problem=welcome.problem if welcome else None,
     )
 
@@ -100,6 +104,15 @@ def tokens(start: Start) -> RenderableType:
     links = [Text(f"  {name:<9} {room}/enter#{token}") for name, token in start.tokens.items()]
     about = "Enter the room as one of them; what follows the # is a token, and is shown this once:"
     return Group(Text(about, style="bold"), *links)
+
+
+def tokens_wait(start: Start) -> RenderableType:
+    """For a log, which keeps what it is told."""
+    where = f"{start.room}/enter#TOKEN" if start.room else "the command line"
+    return Text(
+        f"The first tokens stand in {start.tokens_file}, which only its owner reads; use them at {where}, and then "
+        "remove the file."
+    )
 
 
 def _next(start: Start) -> Iterator[Text]:

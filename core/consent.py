@@ -12,7 +12,7 @@ from core.model.events import Noun
 from core.model.run import Run, RunState
 from core.model.swap import Version
 from core.model.value import new_id
-from core.store import Change, Store, consents, facts, outbox, runs
+from core.store import Change, Store, consents, facts, notices, outbox, runs
 
 
 class DecisionKind(StrEnum):
@@ -165,6 +165,25 @@ async def withdraw_questions(change: Change, why: str) -> None:
         await _end(change, asked, ConsentState.void, "moss", why)
 
 
+async def lapse(change: Change, granted: Consent, why: str) -> None:
+    """A grant that was not used, and never will be. Its run no longer waits, and may be restarted."""
+    why = why.rstrip(".")
+    await void(change, granted, why)
+    about = f"The rollback of {change.substrate} to version {granted.version}"
+    if granted.run is not None:
+        about = f"Run {granted.run} of {change.substrate}"
+        if (await runs.get(change.db, granted.run)).state is RunState.approved:
+            await runs.move(change, granted.run, RunState.stopped, "moss", f"Not swapped in: {why}.")
+    text = f"{about} was approved and will not go live: {why}; ask again if it is still wanted."
+    await notices.add(change, "swap-void", granted.id, text, run=granted.run, consent=granted.id, problem=why)
+
+
+async def withdraw_grants(change: Change, why: str) -> None:
+    """What people allowed, and what has not begun, they allowed in place of the version that was live until now."""
+    for granted in await consents.unused(change.db, change.substrate):
+        await lapse(change, granted, why)
+
+
 async def expire_due(store: Store, now: datetime) -> list[str]:
     """End every consent that nobody decided in time; their ids."""
     async with store.reading() as db:
@@ -177,6 +196,23 @@ async def expire_due(store: Store, now: datetime) -> list[str]:
                 await _end(change, current, ConsentState.expired, "moss", "Nobody decided in time.")
                 expired.append(current.id)
     return expired
+
+
+async def remind_due(store: Store, now: datetime) -> None:
+    """Each question that has waited for long is called to mind once, with a fact that whoever tells the news finds."""
+    async with store.reading() as db:
+        waiting = [one for one in await consents.asked(db) if _is_to_be_reminded(one, now)]
+        waiting = [one for one in waiting if not await consents.was_reminded(db, one.id)]
+    for consent in waiting:
+        async with store.changing(consent.substrate) as change:
+            current = await consents.get(change.db, consent.id)
+            if current.state is ConsentState.asked and not await consents.was_reminded(change.db, consent.id):
+                await change.record("moss", Noun.consent, consent.id, consents.REMINDED, run=consent.run)
+
+
+def _is_to_be_reminded(consent: Consent, now: datetime) -> bool:
+    after_s = consent.policy.remind_after_s
+    return bool(after_s) and consent.asked_at + timedelta(seconds=after_s) <= now < consent.expires_at
 
 
 _RUN_ENDS = {

@@ -10,7 +10,7 @@ import structlog
 from core import consent
 from core.containers.host import Host
 from core.durable import Durable
-from core.model.errors import MossError, Unavailable
+from core.model.errors import Busy, MossError, Unavailable
 from core.model.run import Run
 from core.model.swap import Swap, SwapState
 from core.pipeline import evolve
@@ -18,12 +18,16 @@ from core.pipeline.evolve import Evolution
 from core.store import consents, outbox, substrates, swaps
 from core.store.outbox import OutboxRow
 from core.store.store import Store
-from core.swap import perform, reconcile
+from core.swap import perform, reconcile, records
 from core.swap.window import held_back
 
 RUN, SWAP = "run", "swap"
 LIVE_BRANCH, VERSION_TAG = "moss/live", "moss/v"
-LONGEST_PAUSE_S = 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+PASSES = (Unavailable, Busy)
+"""What waiting mends: something that is away comes back, and a swap, a claim or quiet hours end."""
+SWAP_PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
+"""Between two tries of a swap that fails in a way that waiting does not mend."""
 JOBS_KEPT = timedelta(days=30)
 FORGET_EVERY = timedelta(hours=1)
 
@@ -43,14 +47,32 @@ class Dispatch:
     async def start(self) -> None:
         """The engine resumes at once what a crash interrupted, so it must know every verb before."""
         self.durable.job(RUN, _patient(self.evolution.perform))
-        self.durable.job(SWAP, _patient(self._swap, Exception))
+        self.durable.job(SWAP, _patient(self._swap))
         await self.durable.start()
         await self.wake()
 
     async def _swap(self, consent_id: str, n: int) -> None:
-        swap = await perform.perform(self.store, self.host, self.owner, consent_id)
+        swap = await self._performed(consent_id)
         if swap and swap.state is SwapState.live:
             await self._show_in_git(swap)
+
+    async def _performed(self, consent_id: str) -> Swap | None:
+        """A swap is tried again whatever went wrong, since nobody else would bring the agent back; but not for ever:
+        after the last try it is written down what it came to, and people are told. What passes is waited for."""
+        why = ""
+        for pause_s in (*SWAP_PAUSES_S, 0.0):
+            try:
+                return await perform.perform(self.store, self.host, self.owner, consent_id)
+            except PASSES:
+                raise
+            except MossError as problem:
+                why = problem.sentence
+            except Exception as fault:
+                _log.exception("a swap failed", consent=consent_id)
+                why = f"Moss itself failed with {type(fault).__name__}; see its log."
+            _log.warning("a swap is refused", consent=consent_id, why=why, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+        return await records.refuse(self.store, consent_id, why)
 
     async def _show_in_git(self, swap: Swap) -> None:
         """`moss/live` follows what is live, and each version has its tag. The owner's repository being away must not
@@ -91,6 +113,7 @@ class Dispatch:
     async def tick(self) -> None:
         """What falls due with time, and what crashes left behind."""
         await consent.expire_due(self.store, self.store.now())
+        await consent.remind_due(self.store, self.store.now())
         await self.wake()
         await self.evolution.sweep_all()
         await self._forget()
@@ -112,21 +135,17 @@ class Dispatch:
         return stopped
 
 
-def _patient(
-    perform: Callable[[str, int], Awaitable[None]], patient_with: type[Exception] = Unavailable
-) -> Callable[[str, int], Awaitable[None]]:
+def _patient(perform: Callable[[str, int], Awaitable[None]]) -> Callable[[str, int], Awaitable[None]]:
     """A database or an engine that is away must not end a job, or an outage would leave a run or a swap half done.
-    So there is no limit here: the job waits until what it needs is back, or Moss is ended and resumes it later.
-    A swap is tried again whatever went wrong, since nobody else would bring the agent back."""
+    So there is no limit here: the job waits until what it needs is back, or Moss is ended and resumes it later."""
 
     async def performed(subject: str, n: int) -> None:
-        pause_s = 0.5
+        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 return await perform(subject, n)
-            except patient_with as problem:
-                why = problem.sentence if isinstance(problem, MossError) else type(problem).__name__
-                _log.warning("a job waits", subject=subject, n=n, why=why, pause_s=pause_s)
+            except PASSES as problem:
+                _log.warning("a job waits", subject=subject, n=n, why=problem.sentence, pause_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -216,7 +216,7 @@ async def test_a_claim_holds_for_a_short_while_and_not_beyond_its_holder(store: 
         with pytest.raises(Busy):
             await claims.check_free(change)
     boot, table, _, birth = identity().split(".")
-    ended = claims.Claim("box-1", f"{boot}.{table}.{2**22 + 1}.{birth}", clock.time.replace(year=2027))
+    ended = claims.Claim(1, "box-1", f"{boot}.{table}.{2**22 + 1}.{birth}", clock.time.replace(year=2027))
     assert not ended.holds(clock.time), "its holder is dead"
     clock.advance(claims.CLAIM_S)
     async with store.changing(name) as change:
@@ -224,5 +224,23 @@ async def test_a_claim_holds_for_a_short_while_and_not_beyond_its_holder(store: 
         found = await claims.unfinished(change.db, name)
         assert found
         assert found.box == "box-1"
-        await claims.release(change, "box-1", "started")
+        await claims.release(change, found, "started")
         assert await claims.unfinished(change.db, name) is None
+
+
+async def test_only_its_own_claim_is_ended_by_whoever_took_it(store: Store, clock: HeldClock) -> None:
+    async with store.changing("desk") as change:
+        first = await claims.take(change, "agent", "it was not running")
+    clock.advance(claims.CLAIM_S)
+    async with store.changing("desk") as change:
+        await claims.check_free(change)
+        second = await claims.take(change, "agent", "it was not running")
+        await claims.release(change, first, "started, at last")
+        assert await claims.unfinished(change.db, "desk") == second
+        with pytest.raises(Busy, match="took too long"):
+            await claims.renew(change, first, "agent")
+        third = await claims.renew(change, second, "agent")
+        await claims.release(change, third, "started")
+        assert await claims.unfinished(change.db, "desk") is None
+        with pytest.raises(Busy):
+            await claims.renew(change, third, "agent")

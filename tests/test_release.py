@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.containers.host import label
+from core.containers.host import BoxState, label
 from core.model.consent import ConsentState
-from core.model.errors import Busy
+from core.model.errors import Busy, Unavailable
+from core.model.events import Fact, Noun
 from core.model.run import RunState
 from core.model.swap import SwapState
 from core.store import claims, consents, facts, runs, substrates, swaps
@@ -19,7 +20,7 @@ from core.swap.release import Released, release, what_lives
 from tests.support.containers import NO_ENGINE
 from tests.support.house import BLUE, House, a_house
 from tests.support.needs import needs_engine
-from tests.support.swaps import asked_candidate, granted_candidate
+from tests.support.swaps import asked_candidate, granted_candidate, granted_rollback
 
 KINDS = ["process", pytest.param("docker", marks=[pytest.mark.engine, *NO_ENGINE])]
 
@@ -42,6 +43,12 @@ async def let_go(house: House, *, stop: bool = False) -> Released:
 
 async def images(house: House) -> list[str]:
     return await house.host.images({label.OWNER: house.owner})
+
+
+async def moves(house: House) -> list[Fact]:
+    """All that is written down, but for the claims."""
+    async with house.store.reading() as db:
+        return [fact for fact in await facts.chain(db, "little") if not fact.what.startswith("box_")]
 
 
 async def test_a_released_agent_runs_on_and_all_around_it_is_gone(house: House) -> None:
@@ -67,7 +74,9 @@ async def test_a_released_agent_runs_on_and_all_around_it_is_gone(house: House) 
         assert await facts.verify(db, "little") is None
     assert [version.number for version in versions] == [0, 1], "history stays"
     assert versions[0].image == first.image
-    assert (chain[-1].what, chain[-1].who, chain[-1].detail) == ("released", "anna", {"number": 1, "stopped": False})
+    (told,) = [fact for fact in chain if fact.what == "released"]
+    assert (told.who, told.detail) == ("anna", {"number": 1, "stopped": False})
+    assert chain[-1].what == "box_released"
 
 
 async def test_a_stopped_agent_is_gone_and_its_memory_is_not(house: House) -> None:
@@ -99,14 +108,12 @@ async def test_what_was_released_is_left_alone_by_every_later_tick(process_house
 async def test_releasing_again_changes_nothing_and_finishes_what_a_crash_left(process_house: House) -> None:
     live = await process_house.live()
     await let_go(process_house)  # and here Moss might have died before it stopped the box
-    async with process_house.store.reading() as db:
-        before = await facts.chain(db, "little")
+    before = await moves(process_house)
     finished = await let_go(process_house, stop=True)
     assert finished.stopped == (live.box,)
     nothing = await let_go(process_house, stop=True)
     assert (nothing.running, nothing.stopped, nothing.boxes, nothing.images) == ((), (), (), ())
-    async with process_house.store.reading() as db:
-        assert await facts.chain(db, "little") == before
+    assert await moves(process_house) == before
 
 
 async def test_what_was_asked_is_withdrawn(process_house: House) -> None:
@@ -118,6 +125,61 @@ async def test_what_was_asked_is_withdrawn(process_house: House) -> None:
         consent = await consents.get(db, asked)
         assert consent.state is ConsentState.void
         assert (await runs.get(db, str(consent.run))).state is RunState.superseded
+
+
+async def test_a_rollback_that_was_allowed_does_not_outlive_the_release(process_house: House) -> None:
+    live = await process_house.live()
+    assert (await process_house.swap_to(await process_house.image("1", "well"))).state is SwapState.live
+    granted = await granted_rollback(process_house.store, live)
+    await let_go(process_house)
+    async with process_house.store.reading() as db:
+        consent = await consents.get(db, granted)
+        assert await consents.unused(db, "little") == []
+        about = await facts.about(db, Noun.consent, granted)
+    assert consent.state is ConsentState.void
+    assert about[-1].detail["reason"] == "little was released by anna"
+
+
+async def test_what_was_claimed_while_it_worked_is_left_to_whoever_claimed_it(
+    process_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Moss that was silent for too long goes no further, and does not end the claim of the other."""
+    live = await process_house.live()
+    stop = process_house.host.stop
+
+    async def slowly(name: str, grace_s: float) -> None:
+        await stop(name, grace_s)
+        async with process_house.store.changing("little") as change:
+            await claims.take(change, "another", "the first one seems to be dead")
+
+    monkeypatch.setattr(process_house.host, "stop", slowly)
+    with pytest.raises(Busy, match="Another Moss works on the boxes of little"):
+        await let_go(process_house, stop=True)
+    assert [box.name for box in await process_house.boxes()] == [live.box], "it was not removed any more"
+    async with process_house.store.reading() as db:
+        kept = await claims.unfinished(db, "little")
+    assert kept
+    assert kept.box == "another"
+
+
+async def test_boxes_are_listed_under_the_claim_and_it_ends_also_when_the_engine_fails(
+    process_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await process_house.live()
+    seen: list[bool] = []
+
+    async def away(labels: object) -> list[BoxState]:
+        async with process_house.store.reading() as db:
+            seen.append(await claims.unfinished(db, "little") is not None)
+        raise Unavailable("The engine is away; start it.")
+
+    monkeypatch.setattr(process_house.host, "boxes", away)
+    with pytest.raises(Unavailable):
+        await let_go(process_house)
+    monkeypatch.undo()
+    assert seen == [True]
+    async with process_house.store.reading() as db:
+        assert await claims.unfinished(db, "little") is None
 
 
 async def test_a_run_under_way_must_be_ended_first(process_house: House) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from core.clock import system_clock
 from core.containers.host import BoxSpec, BoxState, Recipe, label
+from core.model.consent import ConsentState
 from core.model.errors import AgentFailed, BadInput, Refused
+from core.model.events import Noun
 from core.model.swap import SwapState, Version
 from core.repository import Clone
-from core.store import Store, facts, notices, substrates, swaps
+from core.store import Store, consents, facts, notices, substrates, swaps
 from core.swap.adopt import adopt, survey
 from core.swap.perform import perform
 from core.swap.plan import adopted_box
@@ -181,6 +183,19 @@ async def test_the_owners_newer_commit_replaces_the_live_one_and_comes_back_when
     third = await adopted(house)
     assert (third.number, third.box, third.commit) == (2, second.box, second.commit)
     assert not await house.had_two_writers()
+
+
+async def test_what_was_allowed_before_an_adoption_is_void_after_it(process_house: House, repository: Path) -> None:
+    house = process_house
+    granted = await granted_rollback(house.store, await adopted(house))
+    (repository / "version").write_text("1")
+    await adopted(house, commit=head(commit_all(repository)))
+    async with house.store.reading() as db:
+        consent = await consents.get(db, granted)
+        (_, voided) = [fact.detail for fact in await facts.about(db, Noun.consent, granted) if fact.what == "moved"]
+    assert consent.state is ConsentState.void
+    assert voided["reason"] == "version 1 was adopted after it was approved"
+    assert await told(house) == ["adopted", "swap-void", "adopted"]
 
 
 async def test_a_stuck_agent_is_adopted_again_as_a_new_version_and_takes_swaps_again(process_house: House) -> None:

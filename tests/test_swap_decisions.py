@@ -1,7 +1,7 @@
 """The pure halves of adoption, rollback and reconciliation: what is found decides what is done."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,7 @@ from core.model.substrate import Substrate
 from core.model.swap import LastGood, Swap, SwapState, Version
 from core.swap import reconcile
 from core.swap.reconcile import Deed, Known
-from core.swap.rollback import choose
+from core.swap.rollback import choose, overtaken
 from core.swap.survey import Fresh, LastImage, Running, choose_way, commit_of, differences, of_portrait, of_settings
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -67,6 +67,38 @@ def test_a_rollback_that_cannot_be_is_refused_with_its_reason(
 
 def test_a_named_version_is_taken_as_named() -> None:
     assert choose("desk", THREE, ALL, 0).number == 0
+
+
+def lived(*images: str) -> list[Version]:
+    """One version an hour, the last one live."""
+    hours = [AT + timedelta(hours=n) for n in range(len(images) + 1)]
+    made = [version(n, image) for n, image in enumerate(images)]
+    ends = [*hours[1 : len(images)], None]
+    return [
+        each.model_copy(update={"since": since, "until": until})
+        for each, since, until in zip(made, hours, ends, strict=False)
+    ]
+
+
+def test_a_rollback_means_the_version_before_the_one_that_was_live_when_it_was_asked_for() -> None:
+    four = lived("a", "b", "c", "d")
+    assert choose("desk", four, ALL, None, AT + timedelta(hours=2, minutes=30)).number == 1
+    assert choose("desk", four, ALL, None, AT + timedelta(hours=3, minutes=30)).number == 2
+    with pytest.raises(Refused, match="Nothing of desk was live when"):
+        choose("desk", four, ALL, None, AT - timedelta(hours=1))
+
+
+def test_the_second_of_two_quick_rollbacks_means_what_the_first_has_brought_back() -> None:
+    back = lived("a", "b", "c", "b")
+    with pytest.raises(Refused, match="Version 1 of desk is what runs already"):
+        choose("desk", back, ALL, None, AT + timedelta(hours=2, minutes=30))
+
+
+def test_a_rollback_is_overtaken_by_what_went_live_after_it_was_asked_for() -> None:
+    *_, live = lived("a", "b", "c")
+    assert overtaken(live, 1, live.since) is None
+    assert overtaken(None, 1, AT) is None
+    assert "Version 2 of desk went live after" in str(overtaken(live, 0, live.since - timedelta(seconds=1)))
 
 
 # Adoption

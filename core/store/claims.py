@@ -25,6 +25,8 @@ _CLAIMED, _RELEASED = "box_claimed", "box_released"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
+    seq: int
+    """Of the fact that it is: no two claims share it."""
     box: str
     holder: str
     until: datetime
@@ -36,7 +38,7 @@ class Claim:
 async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:
     """The latest claim, unless its end was written down."""
     query = (
-        select(facts.c.what, facts.c.detail)
+        select(facts.c.seq, facts.c.what, facts.c.detail)
         .where(facts.c.substrate == substrate, facts.c.noun == Noun.substrate, facts.c.id == substrate)
         .where(facts.c.what.in_((_CLAIMED, _RELEASED)))
         .order_by(facts.c.seq.desc())
@@ -45,7 +47,7 @@ async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:
     row = (await db.execute(query)).one_or_none()
     if row is None or row.what == _RELEASED:
         return None
-    return Claim(row.detail["box"], row.detail["holder"], datetime.fromisoformat(row.detail["until"]))
+    return Claim(row.seq, row.detail["box"], row.detail["holder"], datetime.fromisoformat(row.detail["until"]))
 
 
 async def check_free(change: Change) -> None:
@@ -55,13 +57,35 @@ async def check_free(change: Change) -> None:
         raise Busy(f"Moss is starting or removing the box {claim.box} of {change.substrate}; try again in a moment.")
 
 
-async def take(change: Change, box: str, why: str) -> None:
+async def take(change: Change, box: str, why: str, for_s: float = CLAIM_S) -> Claim:
     """The caller has checked that it is free, in the same change."""
-    until = (change.now + timedelta(seconds=CLAIM_S)).isoformat()
-    await change.record(
-        "moss", Noun.substrate, change.substrate, _CLAIMED, box=box, why=why, holder=identity(), until=until
+    until = change.now + timedelta(seconds=for_s)
+    fact = await change.record(
+        "moss",
+        Noun.substrate,
+        change.substrate,
+        _CLAIMED,
+        box=box,
+        why=why,
+        holder=identity(),
+        until=until.isoformat(),
     )
+    return Claim(fact.seq, box, identity(), until)
 
 
-async def release(change: Change, box: str, came: str) -> None:
-    await change.record("moss", Noun.substrate, change.substrate, _RELEASED, box=box, came=came)
+async def renew(change: Change, claim: Claim, box: str, for_s: float = CLAIM_S) -> Claim:
+    """Before each further box of something that takes long. Raises Busy when it was lost: then nothing more is done."""
+    if not await _is_held(change, claim):
+        raise Busy(f"Another Moss works on the boxes of {change.substrate}, since this one took too long; try again.")
+    return await take(change, box, "it goes on", for_s)
+
+
+async def release(change: Change, claim: Claim, came: str) -> None:
+    """Nothing happens when it was lost: whose claim it is now, ends it."""
+    if await _is_held(change, claim):
+        await change.record("moss", Noun.substrate, change.substrate, _RELEASED, box=claim.box, came=came)
+
+
+async def _is_held(change: Change, claim: Claim) -> bool:
+    latest = await unfinished(change.db, change.substrate)
+    return latest is not None and latest.seq == claim.seq

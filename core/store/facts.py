@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import ValidationError
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.events import Fact, Noun, broken_link
@@ -40,6 +40,12 @@ async def head(db: AsyncConnection, substrate: str) -> int:
 async def about(db: AsyncConnection, noun: Noun, id: str) -> list[Fact]:
     """The life of one thing."""
     return await _read(db, select(facts).where(facts.c.noun == noun, facts.c.id == id).order_by(facts.c.seq))
+
+
+async def last(db: AsyncConnection, substrate: str, what: str) -> int:
+    """The number of the latest link that says so; 0 when none does."""
+    found = select(func.max(facts.c.seq)).where(facts.c.substrate == substrate, facts.c.what == what)
+    return int(await db.scalar(found) or 0)
 
 
 async def verify(db: AsyncConnection, substrate: str) -> Broken | None:

@@ -20,10 +20,14 @@ class Person:
     added_at: datetime
 
 
-async def add(store: Store, name: str, who: str = "moss") -> str:
-    """The person's token. Nobody can read it again: the table holds its hash. That it was made, and by whom, stands in
-    the chain of the installation."""
-    token = f"moss_{secrets.token_urlsafe(32)}"
+def new_token() -> str:
+    return f"moss_{secrets.token_urlsafe(32)}"
+
+
+async def add(store: Store, name: str, who: str = "moss", token: str | None = None) -> str:
+    """The person's token, a new one unless it is given. Nobody can read it again: the table holds its hash. That it was
+    made, and by whom, stands in the chain of the installation."""
+    token = token or new_token()
     async with store.changing(INSTALLATION) as change:
         row = await insert_once(change.db, people, name=name, token_hash=_hashed(token), added_at=change.now)
         if row is None:

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.consent import withdraw_questions
+from core.consent import withdraw_grants, withdraw_questions
 from core.containers.commit import image_of
 from core.containers.host import BoxState, Host, label, untrusted
 from core.model.errors import AgentFailed, BadInput, Busy, NotFound, Refused
@@ -247,6 +247,7 @@ class Adoption:
             await swaps.set_last_good(change, good_of(version), self.who)
             await substrates.set_needs_adoption(change, False, self.who, f"version {self.number} was adopted")
             await withdraw_questions(change, f"version {self.number} was adopted meanwhile")
+            await withdraw_grants(change, f"version {self.number} was adopted after it was approved")
             text = f"{name} is adopted as version {self.number} ({commit[:12]}) in the box {box}."
             await change.record(self.who, Noun.substrate, name, "adopted", version=self.number, box=box, image=image)
             await notices.add(change, "adopted", f"version {self.number}", text, version=self.number, commit=commit)

@@ -183,7 +183,7 @@ async def _remove_live(store: Store, host: Host, known: Known, decision: Decisio
         if not await _unchanged(store, known):
             return
         await claims.check_free(change)
-        await claims.take(change, decision.name, decision.why)
+        claim = await claims.take(change, decision.name, decision.why)
     came = "cut short"
     try:
         await host.remove(decision.name)
@@ -193,7 +193,7 @@ async def _remove_live(store: Store, host: Host, known: Known, decision: Decisio
         raise
     finally:
         async with store.changing(known.substrate) as change:
-            await claims.release(change, decision.name, came)
+            await claims.release(change, claim, came)
 
 
 async def _start_live(store: Store, host: Host, known: Known, decision: Decision) -> None:
@@ -213,10 +213,10 @@ async def _start_live(store: Store, host: Host, known: Known, decision: Decision
         first = await notices.add(change, "live-down", hour, text, box=box)
         if not first and not (left and left.box == box):
             return
-        await claims.take(change, box, decision.why)
-    failed = await _started(host, box)
+        claim = await claims.take(change, box, decision.why)
+    failed = await _started(host, box)  # cut short, the claim stays without an end, and the next look starts it again
     async with store.changing(name) as change:
-        await claims.release(change, box, failed or "started")
+        await claims.release(change, claim, failed or "started")
         if failed:
             text = f"{name} IS DOWN, and its box {box} cannot be started: {failed}"
             await notices.add(change, "live-lost", hour, text, box=box, loud=True)

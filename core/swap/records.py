@@ -2,15 +2,15 @@
 
 from datetime import timedelta
 
-from core.consent import withdraw_questions
+from core.consent import lapse, withdraw_grants, withdraw_questions
 from core.model.batch import BatchState
-from core.model.consent import ConsentState
+from core.model.consent import Consent, ConsentState
 from core.model.errors import Busy, Refused
 from core.model.events import Noun
 from core.model.run import Prepared, RunState
-from core.model.swap import LastGood, Swap, SwapState, Version
+from core.model.swap import SWAP_IN_FLIGHT, LastGood, Swap, SwapState, Version
 from core.model.value import new_id, short
-from core.store import batches, claims, consents, notices, runs, substrates, swaps
+from core.store import batches, claims, consents, facts, notices, runs, substrates, swaps
 from core.store.store import Change, Store
 from core.swap.plan import Verdict, back_boot_id, back_box, new_box, swap_id
 from core.swap.window import held_back
@@ -21,7 +21,8 @@ MOSS = "moss"
 async def plan(store: Store, consent_id: str) -> Swap | None:
     """The swap that this consent allows, planned now or found; None when the consent allows nothing any more.
 
-    The run leaves `approved` in the same transaction, so that it can no longer be stopped.
+    The run leaves `approved` in the same transaction, so that it can no longer be stopped. A grant that is older than
+    what is live is refused: people gave it looking at another version.
     """
     async with store.reading() as db:
         substrate = (await consents.get(db, consent_id)).substrate
@@ -34,14 +35,18 @@ async def plan(store: Store, consent_id: str) -> Swap | None:
         if consent.run and (await runs.get(change.db, consent.run)).state is not RunState.approved:
             await consents.move(change, consent.id, ConsentState.void, MOSS, "the run no longer waits for its swap")
             return None
+        live = await swaps.live_version(change.db, substrate)
+        if live is None:
+            await lapse(change, consent, f"nothing of {substrate} is live")
+            return None
+        if await _is_older_than_live(change, consent):
+            await lapse(change, consent, f"version {live.number} went live after it was approved")
+            return None
         if why := held_back(await substrates.get(change.db, substrate), consent, change.now):
             raise Busy(why)
         if other := await swaps.in_flight(change.db, substrate):
             raise Busy(f"{substrate} is in the middle of {other.id}; {consent_id} waits for its end.")
         await claims.check_free(change)
-        live = await swaps.live_version(change.db, substrate)
-        if live is None:
-            raise Refused(f"Nothing of {substrate} is live yet, so nothing can be swapped; run `moss adopt`.")
         swap = Swap(
             id=swap_id(consent_id),
             substrate=substrate,
@@ -59,6 +64,31 @@ async def plan(store: Store, consent_id: str) -> Swap | None:
         if consent.run:
             await runs.move(change, consent.run, RunState.swapping, MOSS)
         return swap
+
+
+async def _is_older_than_live(change: Change, granted: Consent) -> bool:
+    """Whether people allowed this before something else went live. By the order of the facts: no clock is compared."""
+    moves = await facts.about(change.db, Noun.consent, granted.id)
+    allowed = max((fact.seq for fact in moves if fact.after == ConsentState.granted), default=0)
+    return allowed < await facts.last(change.db, change.substrate, "version_added")
+
+
+async def refuse(store: Store, consent_id: str, why: str) -> Swap | None:
+    """It cannot be performed, although it was tried again and again: written down as far as it came. None when it had
+    not begun. One that is over stays as it is, and what it left is tidied by reconciliation."""
+    async with store.reading() as db:
+        consent, swap = await consents.get(db, consent_id), await swaps.of_consent(db, consent_id)
+    if swap is None:
+        async with store.changing(consent.substrate) as change:
+            current = await consents.get(change.db, consent_id)
+            if current.state is ConsentState.granted and not await swaps.of_consent(change.db, consent_id):
+                await lapse(change, current, why)
+    elif swap.state is SwapState.planned:
+        await void(store, swap, why)
+    elif swap.state in SWAP_IN_FLIGHT:
+        await give_in(store, swap, why)
+    async with store.reading() as db:
+        return await swaps.of_consent(db, consent_id)
 
 
 async def made_from(store: Store, swap: Swap) -> str | None:
@@ -115,6 +145,7 @@ async def commit(store: Store, swap: Swap, verdict: Verdict | None) -> None:
         if batch:
             await batches.move(change, batch, BatchState.resolved, MOSS, run=swap.run, version=version.number)
         await withdraw_questions(change, f"version {version.number} went live meanwhile")
+        await withdraw_grants(change, f"version {version.number} went live after it was approved")
         await notices.add(
             change,
             "apply-complete",
@@ -154,7 +185,7 @@ async def accept(store: Store, swap: Swap, live: Version, verdict: Verdict | Non
 
 async def give_in(store: Store, swap: Swap, why: str) -> None:
     async with store.changing(swap.substrate) as change:
-        problem = f"{swap.problem} Then the last good version did not come back: {why}"
+        problem = f"{swap.problem} Then the last good version did not come back: {why}" if swap.problem else why
         await swaps.move(change, swap.id, SwapState.stuck, MOSS, problem=problem)
         text = f"{swap.substrate} IS DOWN and needs a human now: {problem} Mend it, then run `moss adopt`."
         await _end_run(change, swap, RunState.stuck, text)

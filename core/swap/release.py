@@ -6,7 +6,7 @@ nothing is live, so that whatever a crash leaves behind is nobody's live agent; 
 
 from dataclasses import dataclass
 
-from core.consent import withdraw_questions
+from core.consent import withdraw_grants, withdraw_questions
 from core.containers.host import BoxState, Host, label
 from core.model.errors import Busy, MossError
 from core.model.substrate import Substrate
@@ -40,22 +40,54 @@ async def what_lives(store: Store, host: Host, owner: str, substrate: str) -> li
 
 
 async def release(store: Store, host: Host, owner: str, substrate: Substrate, who: str, *, stop: bool) -> Released:
+    """Under a claim from the first line to the last, so that no adoption begins among boxes that are being removed."""
+    holding = _Holding(store, substrate, await _write_down(store, substrate, who, stop))
+    came = "cut short"
+    try:
+        released = await _let_go(store, host, owner, substrate, holding, stop=stop)
+        came = "released"
+    except MossError as failed:
+        came = failed.sentence
+        raise
+    finally:
+        async with store.changing(substrate.name) as change:
+            await claims.release(change, holding.claim, came)
+    return released
+
+
+@dataclass(slots=True)
+class _Holding:
+    store: Store
+    substrate: Substrate
+    claim: claims.Claim
+
+    async def on(self, what: str) -> None:
+        """Before each single thing: the claim counts from here, or Busy when it is another's by now."""
+        async with self.store.changing(self.substrate.name) as change:
+            self.claim = await claims.renew(change, self.claim, what, _longest(self.substrate))
+
+
+async def _let_go(
+    store: Store, host: Host, owner: str, substrate: Substrate, holding: _Holding, *, stop: bool
+) -> Released:
     name = substrate.name
     lives = await what_lives(store, host, owner, name)
-    await _write_down(store, name, who, stop)
     stopped, removed, left = [], [], []
     for box in lives:
         ours = box.labels.get(label.OWNER) == owner
         if stop and box.running:
+            await holding.on(box.name)
             await host.set_restart(box.name, "no")
             await host.stop(box.name, substrate.run.stop_grace_s)
             stopped.append(box.name)
         if ours and (stop or not box.running):
+            await holding.on(box.name)
             await host.remove(box.name)
             removed.append(box.name)
     mine = {label.OWNER: owner, label.SUBSTRATE: name}
     for box in await host.boxes(mine):
         if box.labels.get(label.PURPOSE) != LIVE:
+            await holding.on(box.name)
             await host.remove(box.name)
             removed.append(box.name)
     kept = {box.image for box in await host.boxes(mine)} | ({box.image for box in lives} if not stop else set())
@@ -63,6 +95,7 @@ async def release(store: Store, host: Host, owner: str, substrate: Substrate, wh
     for image in await host.images(mine):
         if image in kept:
             continue
+        await holding.on(image)
         try:
             await host.remove_image(image)
             images.append(image)
@@ -76,7 +109,8 @@ async def release(store: Store, host: Host, owner: str, substrate: Substrate, wh
     return Released(name, running, tuple(stopped), tuple(removed), tuple(images), tuple(left))
 
 
-async def _write_down(store: Store, name: str, who: str, stop: bool) -> None:
+async def _write_down(store: Store, substrate: Substrate, who: str, stop: bool) -> claims.Claim:
+    name = substrate.name
     async with store.changing(name) as change:
         if swap := await swaps.in_flight(change.db, name):
             raise Busy(f"{name} is in the middle of {swap.id}; release it when that has ended.")
@@ -84,4 +118,11 @@ async def _write_down(store: Store, name: str, who: str, stop: bool) -> None:
             raise Busy(f"{run.id} of {name} is {run.state}; end it first with `moss stop {run.id}`.")
         await claims.check_free(change)
         await withdraw_questions(change, f"{name} was released by {who}")
+        await withdraw_grants(change, f"{name} was released by {who}")
         await swaps.end_live(change, who, stopped=stop)
+        return await claims.take(change, name, "it is released", _longest(substrate))
+
+
+def _longest(substrate: Substrate) -> float:
+    """What one box may take."""
+    return claims.CLAIM_S + substrate.run.stop_grace_s
