@@ -22,7 +22,7 @@ from bot.report import Report, gather
 from bot.settings import Settings
 from core.model.batch import BatchState
 from core.model.consent import Consent
-from core.model.errors import MossError, NotFound, Refused, Unavailable
+from core.model.errors import BadInput, MossError, NotFound, Refused, Unavailable
 from core.model.events import INSTALLATION, Fact, Noun
 from core.model.run import RUN_MOVES, RunState
 from core.model.swap import Swap
@@ -52,6 +52,9 @@ class Announcer:
             for chain in (*(substrate.name for substrate in settings.substrate), INSTALLATION)
             for platform in chats
         ]
+        for substrate in settings.substrate:
+            if problem := nowhere(settings, substrate.name, chats):
+                log.warning("news of what belongs to no conversation is not told", of=substrate.name, why=problem)
 
     async def run(self) -> None:
         """Until `stop`; what was written down by then is told."""
@@ -61,6 +64,16 @@ class Announcer:
 
     def stop(self) -> None:
         self._ending.set()
+
+
+def nowhere(settings: Settings, substrate: str, chats: Chats) -> str | None:
+    """Why nobody tells news of it: then no follower would ever say so."""
+    try:
+        place = news_place(settings, substrate)
+    except BadInput as problem:
+        return problem.sentence
+    known = ", ".join(sorted(chats)) or "none"
+    return None if place.platform in chats else f"`{place}` is in no chat of this Moss; connected: {known}."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,6 +102,8 @@ class Follower:
     reports: dict[str, Report] = field(default_factory=dict)
     """Gathered once in a round."""
     warming: asyncio.Task[None] | None = None
+    known: set[str] = field(default_factory=set)
+    """Why something was not told: each reason is logged once."""
 
     async def follow(self) -> None:
         changes, pause_s, begun = -1, FIRST_PAUSE_S, False
@@ -178,28 +193,38 @@ class Follower:
         return set()
 
     async def tell(self, fact: Fact) -> None:
-        try:
-            await self.say(self.news_place, milestones.of_substrate(fact), f"news:{self.substrate}:{fact.seq}")
-            if fact.noun is Noun.batch:
-                await self.tell_of_batch(fact)
-            elif fact.noun in ABOUT_A_SUBJECT:
-                await self.tell_of(await self.subject_of(fact), fact)
-        except Unavailable:
-            raise
-        except MossError as problem:  # what it is about is gone, or nobody wants to hear it
-            log.warning("news untold", fact=fact.seq, what=fact.what, why=problem.sentence)
-        except Exception:  # a fault of ours; the rest of the news goes on
-            log.exception("news untold", fact=fact.seq, what=fact.what)
+        """Each audience by itself: a place that refuses costs no other its news."""
+        for audience in (self.tell_the_news_place, self.tell_of_batch, self.tell_of_subject, self.tell_flaggers):
+            try:
+                await audience(fact)
+            except Unavailable:
+                raise
+            except MossError as problem:  # what it is about is gone, or nobody wants to hear it
+                self.grumble("news untold", problem, fact=fact.seq, what=fact.what)
+            except Exception:  # a fault of ours; the rest of the news goes on
+                log.exception("news untold", fact=fact.seq, what=fact.what)
+
+    def grumble(self, event: str, problem: MossError, **more: object) -> None:
+        if problem.sentence not in self.known:
+            self.known.add(problem.sentence)
+            log.warning(event, why=problem.sentence, **more)
+
+    async def tell_the_news_place(self, fact: Fact) -> None:
+        if said := milestones.of_substrate(fact):
+            await self.say(self.news_place, said, f"news:{self.substrate}:{fact.seq}")
 
     async def tell_of_batch(self, fact: Fact) -> None:
-        if fact.after != BatchState.sealed:
+        if fact.noun is not Noun.batch or fact.after != BatchState.sealed:
             return
         async with self.store.reading() as db:
             batch = await batches.get(db, fact.id)
-            held = len(await batches.chunks(db, batch.id))
+            held = await batches.count(db, batch.id)
         await self.say(self.home(batch.place), milestones.of_batch(fact, batch, held), f"batch:{fact.id}:{fact.seq}")
 
-    async def tell_of(self, subject: Subject, fact: Fact) -> None:
+    async def tell_of_subject(self, fact: Fact) -> None:
+        if fact.noun not in ABOUT_A_SUBJECT:
+            return
+        subject = await self.subject_of(fact)
         if subject.noun is Noun.run:
             report = await self.report(subject.id)
             said, home = milestones.of_run(fact, report), self.home(report.batch.place)
@@ -210,8 +235,12 @@ class Follower:
             return
         if said and (root := await find(self.store, subject.key)):
             await self.say(root.place.model_copy(update={"thread": root.message}), said, f"{subject.key}:{fact.seq}")
-        if fact.noun is Noun.run and fact.after == RunState.applied:
-            await self.hand_out_receipts(await self.report(subject.id))
+
+    async def tell_flaggers(self, fact: Fact) -> None:
+        if fact.noun is Noun.run and fact.after == RunState.applied and self.settings.announce.receipts:
+            report = await self.report(fact.id)
+            if self.home(report.batch.place).platform == self.platform:
+                await self.hand_out_receipts(report)
 
     async def say(self, place: Place, said: Card | str | None, key: str) -> None:
         """On this platform; what is for another, its own follower says."""
@@ -242,12 +271,12 @@ class Follower:
             except Refused as problem:
                 if place == self.news_place or self.news_place.platform not in self.chats:
                     raise
-                log.warning("card moves", card=subject.key, to=str(self.news_place), why=problem.sentence)
+                self.grumble("card moves", problem, card=subject.key, to=str(self.news_place))
                 await show(self.store, self.chats, self.news_place, card, subject.key)
         except Unavailable:
             raise
         except MossError as problem:
-            log.warning("card not shown", card=subject.key, why=problem.sentence)
+            self.grumble("card not shown", problem, card=subject.key)
         except Exception:
             log.exception("card not shown", card=subject.key)
 

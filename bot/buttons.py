@@ -4,7 +4,7 @@ from bot import verbs
 from bot.chat import Pressed
 from bot.inbox import Delivery
 from bot.looking import artefact, whole_run
-from bot.permits import allowed
+from bot.permits import refusal
 from bot.verbs import Moss
 from bot.whispers import answer
 from core.model.errors import BadInput, Refused
@@ -26,8 +26,8 @@ async def pressed(moss: Moss, delivery: Delivery) -> None:
             decision = await verbs.decide(moss, event.subject, person, approve, event.reason.strip() or None)
             await answer(moss, delivery, decision.sentence)
         case "diff" | "report":
-            if refusal := allowed(moss.settings, "run", person):
-                raise Refused(refusal)
+            if refused := await refusal(moss.settings, moss.chats, "run", event):
+                raise Refused(refused)
             look = artefact(moss, event.subject, "diff") if event.verb == "diff" else whole_run(moss, event.subject)
             await answer(moss, delivery, await look)
         case _:

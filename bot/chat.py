@@ -3,6 +3,7 @@
 An adapter in `bot/adapters/` translates its platform's events into these values and cards back, nothing else.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
@@ -43,6 +44,8 @@ class Replied(Event):
     kind: Literal["replied"] = "replied"
     message: str
     text: str
+    edited: bool = False
+    """It gave a message of before these words; `at` is when."""
 
 
 class Reacted(Event):
@@ -203,6 +206,10 @@ class Chat(Protocol):
 
     async def link(self, place: Place, message: str) -> str:
         """Where a person finds this message; empty when the platform has no such thing."""
+
+    async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
+        """Which of these are groups or roles that the person is in now, as the platform has it, and not as the person
+        says. Names that are no group of it are none. Raises when the platform cannot say."""
 
 
 class Adapter(Protocol):

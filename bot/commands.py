@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bot import looking, verbs
 from bot.chat import Card, Commanded, Section
 from bot.inbox import ACT, Delivery, NotYet
-from bot.permits import allowed
+from bot.permits import refusal
 from bot.places import substrate_of
 from bot.reactions import thanks
 from bot.verbs import Moss
@@ -40,6 +40,11 @@ class Ask:
     def substrate(self) -> Substrate:
         return substrate_of(self.moss.settings, self.event.place)
 
+    @property
+    def typed(self) -> str:
+        """All that stands after the verb, as it was typed: somebody's words, and not ours to read a page in."""
+        return "".join(self.event.words.split(maxsplit=1)[1:]).strip()
+
     def id(self, noun: str) -> str:
         """Of what this command makes: made once, however often it is worked on."""
         return id_from(noun, self.delivery.key)
@@ -64,8 +69,8 @@ async def commanded(moss: Moss, delivery: Delivery) -> None:
     name, words, page = parse(event.words)
     verb = find(name)
     person = moss.settings.person(event.person)
-    if not verb.decides and (refusal := allowed(moss.settings, verb.name, person)):
-        raise Refused(refusal)
+    if not verb.decides and (refused := await refusal(moss.settings, moss.chats, verb.name, event)):
+        raise Refused(refused)
     said = await verb.answer(Ask(moss, delivery, event, person, words, page))
     await answer(moss, delivery, said)
 
@@ -191,12 +196,15 @@ async def _approve(ask: Ask) -> str:
 
 
 async def _decline(ask: Ask) -> str:
-    named = [word for word in ask.words[:1] if re.match(r"`?(?:run|consent)-", word)]
-    reason = " ".join(ask.words[len(named) :])
+    named = _QUESTION.match(ask.typed)
+    reason = ask.typed[named.end() :] if named else ask.typed
     if not reason:
         raise BadInput(f"Declining takes a reason: `/moss {VERBS['decline'].usage}`.")
-    subject = await _question(ask, tuple(named))
+    subject = await _question(ask, (named[1],) if named else ())
     return (await verbs.decide(ask.moss, subject, ask.person, False, reason)).sentence
+
+
+_QUESTION = re.compile(r"`?((?:run|consent)-[2-9a-hjkmnp-tv-z]{8})`?(?:\s+|$)")
 
 
 async def _question(ask: Ask, words: tuple[str, ...]) -> str:
@@ -227,10 +235,11 @@ async def _rollback(ask: Ask) -> str:
         raise BadInput(_usage("rollback"))
 
     async def version() -> str:
-        return words[0] if words else str(await verbs.version_before(moss, name))
+        return words[0] if words else str(await verbs.version_before(moss, name, ask.event.at))
 
     number = int(await ask.settled(version))
-    asked, decision = await verbs.rollback(moss, name, number, ask.person, ask.id("consent"))
+    unnamed_at = None if words else ask.event.at
+    asked, decision = await verbs.rollback(moss, name, number, ask.person, ask.id("consent"), unnamed_at)
     if decision.kind is DecisionKind.refused:
         return f"Whether version {asked.version} comes back is asked ({asked.id}). {decision.sentence}"
     return decision.sentence
@@ -247,7 +256,7 @@ async def _flag(ask: Ask) -> str:
         return last.message
 
     message = await ask.settled(reply)
-    raised = await verbs.flag(moss, place, message, ask.person, " ".join(ask.words), at=ask.event.at)
+    raised = await verbs.flag(moss, place, message, ask.person, ask.typed, at=ask.event.at)
     return await thanks(moss, raised)
 
 

@@ -30,7 +30,7 @@ async def list_batches(substrate: Which = None, as_json: AsJson = False) -> None
     settings = load_settings()
     async with opened_store(settings) as store, store.reading() as db:
         listed = [
-            (batch, len(await batches.chunks(db, batch.id)), await runs.latest_of(db, batch.id))
+            (batch, await batches.count(db, batch.id), await runs.latest_of(db, batch.id))
             for batch in await batches.listing(db, _named(settings, substrate))
         ]
     data = [{**batch.model_dump(mode="json"), "chunks": count, "run": run} for batch, count, run in listed]

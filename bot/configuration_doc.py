@@ -37,8 +37,10 @@ The environment wins over the file. `MOSS_` and the path of the setting, with tw
 Where no file is named and none is there, `moss run` works with settings of its own, and so do the other verbs in that
 directory afterwards: the room, SQLite, plain processes (`MOSS_HOST=docker` for containers) and the agent of
 `examples/desk`, which is copied into `moss-data/desk`, a git repository of its own. One person there may approve, the
-`operator`, and another may start repairs, the `user`; their tokens are made at the first start and shown once. The desk
-rests when that Moss ends. The coding agent is a recording: put your own into a `moss.toml` to see a real search.
+`operator`, and another may start repairs, the `user`. Their tokens are made at the first start and shown once, on a
+terminal; without one they wait in `moss-data/first-tokens.json`, which only its owner can read, and Moss says where:
+remove the file when you have them. The desk rests when that Moss ends, unless a swap is under way. The coding agent is
+a recording: put your own into a `moss.toml` to see a real search.
 
 `docs/substrate.md` explains what stands below `[substrate]`, and `docs/coder-protocol.md` what a coder must do.
 

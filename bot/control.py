@@ -22,9 +22,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bot.serving import Serving
+from bot.serving import Impatient, Serving, until
 from bot.settings import SOCKET_PATH_LIMIT
 from core.model import errors
 from core.model.errors import BadInput, MossError, Refused, Unavailable
@@ -49,7 +48,7 @@ def check_length(path: Path) -> None:
         )
 
 
-class _WithPeer(H11Protocol):
+class _WithPeer(Impatient):
     """The kernel says who is at the other end of the socket; the request does not get to claim it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -144,12 +143,12 @@ async def _payload(request: Request) -> dict[str, Any]:
 
 def _stream(facts: Facts, ending: asyncio.Event) -> Callable[[Request], Awaitable[Response]]:
     async def lines(found: AsyncIterator[dict[str, Any] | None]) -> AsyncIterator[str]:
-        async for fact in found:
-            if ending.is_set():
-                return
+        async for fact in until(ending, found):
             yield f"data: {json.dumps(fact)}\n\n" if fact else ": nothing new\n\n"
 
     async def respond(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         since = request.query_params.get("since")
         if since is not None and not since.isdigit():
             return _refusal(BadInput("`since` is not a number."))

@@ -1,7 +1,8 @@
 """Talking to the agent through Moss: a message is forwarded to the live agent, its reply posted, and both are kept.
 
-What the agent answered is written down before it is posted, under a name of its own, so that a crash in between neither
-asks the agent twice nor shows two replies.
+That the agent is being asked is written down before, and what it answered before it is posted, under a name of its own.
+So whenever Moss dies or loses its lease, the agent is asked once, and one reply is shown: its answer, or that this is
+lost.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ from typing import Any
 
 import structlog
 
+from bot import reasons
 from bot.chat import Replied, Said
-from bot.inbox import Delivery
+from bot.inbox import ACT, LOOKS, Delivery, NotYet
 from bot.patience import in_time
-from bot.permits import allowed
+from bot.permits import refusal
 from bot.places import alias, substrate_of
 from bot.verbs import CONVERSATION, Moss
 from core import agent
@@ -36,11 +38,15 @@ REPLY = "reply:"
 """How the keys of replies begin."""
 SORRY = "{} could not answer this. Please try again; a reaction such as 👎 on this message tells its maintainers."
 
+LOST = "Moss was interrupted while {} answered this, and the answer was lost. Please ask again."
+
 
 async def said(moss: Moss, delivery: Delivery) -> None:
     """A person wrote something: for the agent, for somebody else to whom the agent listens, or for nobody here."""
     event = delivery.event
     assert isinstance(event, Said)
+    if await reasons.taken(moss, delivery):
+        return
     async with moss.store.reading() as db:
         addressed = event.addressed or await _in_a_conversation(db, event.place)
         observed = not addressed and await turns.is_observed(db, event.place)
@@ -60,7 +66,11 @@ async def replied(moss: Moss, delivery: Delivery) -> None:
         live = await swaps.live_version(db, substrate.name)
     number = live.number if live else None
     message = Message(role="assistant", content=event.text, id=event.message, at=event.at, agent_version=_name(number))
+    if event.edited and delivery.tries < LOOKS and not await moss.inbox.is_quiet(ACT, delivery):
+        raise NotYet  # who flagged it before meant the words of before
     async with moss.store.writing() as db:
+        if event.edited and await turns.reworded(db, event.place, message):
+            return
         await turns.keep(db, moss.store.now(), substrate.name, event.place, said=message, version=number)
 
 
@@ -81,12 +91,12 @@ async def _front(moss: Moss, delivery: Delivery, event: Said) -> None:
     chat = moss.chats[place.platform]
     if reply is None:
         person = moss.settings.person(event.person)
-        if refusal := allowed(moss.settings, "talk", person):
-            raise Refused(refusal)
+        if refused := await refusal(moss.settings, moss.chats, "talk", event):
+            raise Refused(refused)
         if not event.text.strip():
             raise BadInput("Your message is empty; write what you want to ask, or `/moss help`.")
         text = moss.inbox.heard.get(place, event.message)
-        if delivery.altered and text is None:
+        if delivery.altered and text is None and not await moss.inbox.is_begun(delivery):
             raise Refused(
                 "Moss was restarted before your message reached the agent, and it held something that is never stored, "
                 "such as a password, a mail address or a number; please send it again."
@@ -96,11 +106,14 @@ async def _front(moss: Moss, delivery: Delivery, event: Said) -> None:
         substrate = substrate_of(moss.settings, place)
         await in_time(chat, chat.working(event.place, event.message, True))
         try:
-            reply = await _answered(moss, substrate, place, event, text or event.text, name)
+            reply = await _answered(moss, delivery, substrate, place, event, text or event.text, name)
         finally:
             await in_time(chat, chat.working(event.place, event.message, False))
+        if reply is None:
+            return
+    lost = LOST.format(reply.substrate)
     if reply.said.error:
-        shown, speaker = SORRY.format(reply.substrate), ""
+        shown, speaker = lost if reply.said.error == lost else SORRY.format(reply.substrate), ""
     else:
         shown, speaker = moss.inbox.heard.get(place, name) or reply.said.content, reply.substrate
     message = await in_time(chat, chat.post(place, shown, name, as_agent=speaker))
@@ -112,29 +125,39 @@ async def _front(moss: Moss, delivery: Delivery, event: Said) -> None:
 
 
 async def _answered(  # noqa: PLR0917 - who is asked what, where
-    moss: Moss, substrate: Substrate, place: Place, event: Said, text: str, name: str
-) -> Turn:
-    """The agent's turn, kept under `name`."""
+    moss: Moss, delivery: Delivery, substrate: Substrate, place: Place, event: Said, text: str, name: str
+) -> Turn | None:
+    """The agent's turn, kept under `name`; None when another Moss took this one for dead, and has replied meanwhile."""
     live = await _live(moss, substrate.name)
     await _keep_question(moss, substrate, place, event)
     history = await _history(moss, place, event.message)
-    began = time.monotonic()
-    try:
-        spoken = await agent.say(
-            None, moss.host, live.box, substrate.replay, history, message=text, session=session(place)
-        )
-    except AgentFailed as failed:
-        spoken = Message(role="assistant", content="", error=failed.sentence)
-    seconds = time.monotonic() - began
+    unkept = moss.inbox.unkept
+    if not await moss.inbox.begins(delivery):
+        spoken, seconds, number = Message(role="assistant", content="", error=LOST.format(substrate.name)), 0.0, None
+    elif delivery.row in unkept:
+        spoken, seconds, number = unkept[delivery.row]
+    else:
+        began = time.monotonic()
+        try:
+            spoken = await agent.say(
+                None, moss.host, live.box, substrate.replay, history, message=text, session=session(place)
+            )
+        except AgentFailed as failed:
+            spoken = Message(role="assistant", content="", error=failed.sentence)
+        seconds = time.monotonic() - began
+        number = live.number
+        unkept[delivery.row] = spoken, seconds, number
     now = moss.store.now()
-    stamped = spoken.model_copy(update={"id": name, "at": now, "agent_version": _name(live.number)})
+    stamped = spoken.model_copy(update={"id": name, "at": now, "agent_version": _name(number)})
     clean = await asyncio.to_thread(Redactor(str(place.conversation)).message, stamped)
     if clean.error:
-        log.warning("the agent gave no answer", substrate=substrate.name, version=live.number, reason=clean.error)
+        log.warning("the agent gave no answer", substrate=substrate.name, version=number, reason=clean.error)
     if clean.content != spoken.content:
         moss.inbox.heard.keep(place, name, spoken.content)
     async with moss.store.writing() as db:
-        await turns.keep(db, now, substrate.name, place, said=clean, version=live.number, seconds=seconds)
+        if await posts.of_key(db, name):
+            return None
+        await turns.keep(db, now, substrate.name, place, said=clean, version=number, seconds=seconds)
         kept = await turns.of_message(db, place, name)
     assert kept is not None
     return kept

@@ -54,9 +54,8 @@ async def summary(
         before = await facts.between(db, substrate, since - (until - since), since)
         told = {fact.seq for fact in window}
         before = [fact for fact in before if fact.seq not in told]
-        listed = await batches.listing(db, substrate)
-        still_open = [batch for batch in listed if batch.state is BatchState.open]
-        collected = sum([len(await batches.chunks(db, batch.id)) for batch in still_open])
+        still_open = await batches.listing(db, substrate, states=(BatchState.open,))
+        collected = sum([await batches.count(db, batch.id) for batch in still_open])
         ended = [await runs.get(db, fact.id) for fact in window if _ends(fact)]
         versions = await swaps.versions(db, substrate)
         added = {fact.detail["number"] for fact in window if fact.what == "version_added"}
@@ -74,7 +73,7 @@ async def summary(
         flags_before=await _flags(store, before),
         opened=sum(fact.noun is Noun.batch and fact.what == "opened" for fact in window),
         sealed=sum(fact.noun is Noun.batch and fact.after == BatchState.sealed for fact in window),
-        open_batches=sum(1 for _ in still_open),
+        open_batches=len(still_open),
         collected=collected,
         started=sum(fact.noun is Noun.run and fact.what == "queued" for fact in window),
         ended=tuple({run.id: run for run in ended}.values()),
@@ -145,17 +144,14 @@ class Digests:
     async def tick(self) -> None:
         """Post what is due. Each digest stands alone: one that fails is logged and tried again at the next tick."""
         for substrate in self.settings.substrate:
-            for place in self.places(substrate.name):
+            for text in dict.fromkeys(self.settings.digest.places or ("",)):
                 try:
+                    place = place_named(text) if text else news_place(self.settings, substrate.name)
                     await self.due(substrate.name, place)
                 except MossError as problem:
-                    log.warning("digest waits", substrate=substrate.name, place=str(place), why=problem.sentence)
+                    log.warning("digest waits", substrate=substrate.name, place=text, why=problem.sentence)
                 except Exception:
-                    log.exception("digest waits", substrate=substrate.name, place=str(place))
-
-    def places(self, substrate: str) -> list[Place]:
-        named = [place_named(text) for text in dict.fromkeys(self.settings.digest.places)]
-        return named or [news_place(self.settings, substrate)]
+                    log.exception("digest waits", substrate=substrate.name, place=text)
 
     async def due(self, substrate: str, place: Place) -> Post | None:
         """The digest of the period that ended last, posted now; None when none is due or there is nothing to say."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bot import control, pitfalls
 from bot.adapters import platforms
+from bot.chat import Health
 from bot.data import installation
 from bot.pitfalls import failed, warning
 from bot.settings import Settings
@@ -52,7 +53,7 @@ async def examine(load: Callable[[], Settings]) -> list[Finding]:
     substrates = count(len(settings.substrate), "substrate")
     findings.append(Finding("settings", Outcome.ok, f"{substrates}, data in {settings.data}"))
     findings += pitfalls.of_consent(settings.consent)
-    findings += pitfalls.of_places(settings)
+    findings += pitfalls.of_places(settings, await _connections(settings))
     findings.append(await _checked("data", lambda: _data(settings.data)))
     findings += _space(settings.data)
     findings.append(await _checked("socket", lambda: _socket(settings)))
@@ -120,6 +121,15 @@ async def _socket(settings: Settings) -> str:
     except Unavailable:
         return f"{settings.socket}; no Moss is running on it"
     return f"Moss {answer['version']} is running, process {answer['pid']}"
+
+
+async def _connections(settings: Settings) -> list[Health]:
+    """Of the Moss that runs here, if one does."""
+    try:
+        answer = await control.Client(settings.socket).ask("hello", timeout_s=5)
+    except MossError:
+        return []
+    return [Health.model_validate(each) for each in answer.get("chats", [])]
 
 
 async def _database(settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[Store | None, Finding]:

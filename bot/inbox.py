@@ -5,23 +5,26 @@ Nothing is written down before it is redacted. What was really said stays in mem
 
 import asyncio
 import contextlib
+import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from bot.arrivals import Arrivals
 from bot.chat import AnyEvent, Commanded, Flagged, Pressed, Reacted, Replied, Said
 from core.model.errors import MossError
-from core.model.transcript import Place
+from core.model.transcript import Message, Place
 from core.process_table import has_ended
 from core.redact import Redactor
 from core.store import inbox as letters
 from core.store import leases
+from core.store.columns import plain_in
 from core.store.inbox import Letter
 from core.store.store import Store
 
@@ -30,6 +33,8 @@ log = structlog.get_logger(__name__)
 TALK, ACT, ASK = "talk ", "act ", "ask "
 """How lanes begin: what waits for the agent, what complains about it, and what asks Moss."""
 AT_ONCE = {TALK: 8, ACT: 8, ASK: 8}
+OF_ONE_PERSON = {TALK: 2, ACT: 8, ASK: 8}
+"""Whoever asks the agent much leaves room for others; the rest of theirs waits."""
 PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)
 """Before each further try of an event that failed; after the last one it is given up."""
 LONGEST_S = 1800.0
@@ -38,6 +43,8 @@ LOOK_S = 5.0
 """How long what another process left behind, or finished, may stay unseen."""
 KEPT = timedelta(days=7)
 """How long it is remembered that an event came, without its words."""
+LOOKS = 2
+"""So often something that came a moment before, and is not worked on yet, is looked for again: see NotYet."""
 HEARD = 2000
 """How many messages that redaction altered are remembered as they were said."""
 WORDS = ("text", "words", "reason", "answer_to")
@@ -63,6 +70,20 @@ class Delivery:
     def key(self) -> str:
         place = self.event.place
         return f"{place.platform}:{place.workspace}:{self.event.id}"
+
+
+class TookTooLong(MossError):
+    """Said once and not tried again: it would take as long again."""
+
+    def __init__(self) -> None:
+        super().__init__(f"This took longer than {LONGEST_S / 60:.0f} minutes and was ended; please ask again.")
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    lanes: str
+    person: str
+    task: asyncio.Task[None]
 
 
 Perform = Callable[[Delivery], Awaitable[None]]
@@ -93,18 +114,26 @@ class Inbox:
         self._holder = holder
         self._something = asyncio.Event()
         self._ending = False
-        self._at_work: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        self.unkept: dict[int, tuple[Message, float, int | None]] = {}
+        """What the agent answered, in how many seconds and as which version, by the row: until the store has it."""
+        self._name = secrets.token_hex(8)
+        self._at_work: dict[int, AtWork] = {}
         self._resting: set[int] = set()
+        self._arrivals = Arrivals(self._write)
 
     # What adapters do
 
     async def take(self, event: AnyEvent) -> bool:
+        return await self._arrivals.take(event)
+
+    async def _write(self, events: Sequence[AnyEvent]) -> list[bool]:
         async with self._store.writing() as db:
-            fresh = await self.add(db, event)
+            fresh = [await self.add(db, event) for event in events]
         self.wake()
         return fresh
 
     async def add(self, db: Any, event: AnyEvent) -> bool:
+        event = plain(event)
         clean = redacted(event)  # here and now: a transaction is open, and must not wait for a thread
         fresh = await letters.add(
             db,
@@ -116,6 +145,8 @@ class Inbox:
             lane=lane(event),
             body=clean.model_dump(mode="json"),
             altered=clean != event,
+            emoji=event.emoji if isinstance(event, Reacted) else None,
+            happened_at=event.at if isinstance(event, Reacted) else None,
         )
         if fresh and isinstance(event, Said | Replied) and clean != event:
             self.heard.keep(event.place, event.message, event.text)
@@ -137,7 +168,7 @@ class Inbox:
                     looked = time.monotonic()
                 for delivery, lanes in await self._next(platforms):
                     task = asyncio.create_task(self._perform(delivery, perform, give_up))
-                    self._at_work[delivery.row] = (lanes, task)
+                    self._at_work[delivery.row] = AtWork(lanes, delivery.event.person, task)
             except MossError as problem:
                 log.warning("the inbox waits", reason=problem.sentence)
             with contextlib.suppress(TimeoutError):
@@ -148,10 +179,10 @@ class Inbox:
         """Take up nothing more and let what is under way end; what does not is worked on again after the next start."""
         self._ending = True
         self.wake()
-        tasks = {task for row, (_, task) in self._at_work.items() if row not in self._resting}
+        tasks = {work.task for row, work in self._at_work.items() if row not in self._resting}
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
-        left = [task for _, task in self._at_work.values()]
+        left = [work.task for work in self._at_work.values()]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -166,6 +197,20 @@ class Inbox:
         async with self._store.writing() as db:
             return await letters.settle(db, delivery.row, meaning)
 
+    async def is_begun(self, delivery: Delivery) -> bool:
+        """Whether anybody came as far as `begins`."""
+        async with self._store.reading() as db:
+            return await letters.meaning(db, delivery.row) is not None
+
+    async def begins(self, delivery: Delivery) -> bool:
+        """Written down before what must not happen twice. False when another Moss had begun it, which died or lost its
+        lease since; what this one saw fail, it may begin again."""
+
+        async def by_this_one() -> str:
+            return self._name
+
+        return await self.settled(delivery, by_this_one) == self._name
+
     async def is_quiet(self, lanes: str, delivery: Delivery) -> bool:
         """Whether all of this kind that came before, in the same conversation, is done."""
         async with self._store.reading() as db:
@@ -176,10 +221,7 @@ class Inbox:
         event = delivery.event
         assert isinstance(event, Reacted)
         async with self._store.reading() as db:
-            earlier = [letter.body for letter in await letters.before(db, delivery.row)]
-        same = (event.kind, event.emoji)
-        times = [one["at"] for one in earlier if (one.get("kind"), one.get("emoji")) == same]
-        return any(datetime.fromisoformat(at) > event.at for at in times)
+            return await letters.is_overtaken(db, delivery.row, lane(event), event.emoji, event.at)
 
     async def prune(self) -> None:
         async with self._store.writing() as db:
@@ -195,16 +237,25 @@ class Inbox:
             await letters.take_over(db, self._holder(), living, platforms)
 
     async def _next(self, platforms: Collection[str]) -> list[tuple[Delivery, str]]:
-        busy = [lanes for row, (lanes, _) in self._at_work.items() if row not in self._resting]
+        at_work = [work for row, work in self._at_work.items() if row not in self._resting]
+        begun = list(self._at_work)  # before anything is read: what ends while this reads still looks undone to it
         found: list[tuple[Letter, str]] = []
         async with self._store.reading() as db:
             for lanes, at_once in AT_ONCE.items():
-                free = at_once - busy.count(lanes)
-                if free > 0:
+                people = Counter(work.person for work in at_work if work.lanes == lanes)
+                looked_at = list(begun)
+                while (free := at_once - people.total()) > 0:
+                    full = [person for person, count in people.items() if count >= OF_ONE_PERSON[lanes]]
                     fresh = await letters.next_letters(
-                        db, self._holder(), platforms, lanes, besides=list(self._at_work), limit=free
+                        db, self._holder(), platforms, lanes, besides=looked_at, besides_people=full, limit=free
                     )
-                    found += [(letter, lanes) for letter in fresh]
+                    if not fresh:
+                        break
+                    for letter in fresh:
+                        looked_at.append(letter.id)
+                        if people[person := str(letter.body.get("person", ""))] < OF_ONE_PERSON[lanes]:
+                            people[person] += 1
+                            found.append((letter, lanes))
         return [(delivery, lanes) for letter, lanes in found if (delivery := await self._read(letter))]
 
     async def _read(self, letter: Letter) -> Delivery | None:
@@ -232,6 +283,7 @@ class Inbox:
                 body = delivery.event.model_dump(mode="json")
                 kept = {name: "" if name in WORDS else value for name, value in body.items()}
                 await letters.done(db, self._store.now(), delivery.row, kept)
+            self.unkept.pop(delivery.row, None)
         except MossError as problem:  # the store is away: the next look finds this event as it was
             log.warning("an event waits", delivery=delivery.key, reason=problem.sentence)
             await asyncio.sleep(LOOK_S)
@@ -246,11 +298,13 @@ class Inbox:
     async def _tried(self, delivery: Delivery, tries: int, perform: Perform, give_up: GiveUp) -> bool:
         """Whether it is over with this event, one way or the other."""
         current = Delivery(delivery.row, delivery.event, delivery.altered, tries)
+        limit = asyncio.timeout(LONGEST_S)
         try:
-            async with asyncio.timeout(LONGEST_S):
+            async with limit:
                 await perform(current)
-        except Exception as problem:
-            last = tries >= len(PAUSES_S)
+        except Exception as failure:
+            problem = TookTooLong() if limit.expired() else failure
+            last = limit.expired() or tries >= len(PAUSES_S)
             if not isinstance(problem, NotYet):
                 reason = problem.sentence if isinstance(problem, MossError) else None
                 trace = problem if reason is None else None
@@ -278,6 +332,13 @@ def lane(event: AnyEvent) -> str:
             return f"{ACT}{where}/{event.message}/{event.person}"
         case Commanded() | Pressed():
             return f"{ASK}{where}/{event.person}"
+
+
+def plain(event: AnyEvent) -> AnyEvent:
+    """As a database can keep it, so that a row is found again by what the event says."""
+    body = event.model_dump(mode="json")
+    clean = plain_in(body)
+    return event if clean == body else _events.validate_python(clean)
 
 
 def redacted(event: AnyEvent) -> AnyEvent:

@@ -13,9 +13,9 @@ from bot.chat import Card, Line, Section
 from bot.digest import compose
 from bot.report import (
     Report,
-    all_evidence,
     evidence,
     gather,
+    listed,
     missing,
     read_diff,
     read_logs,
@@ -29,6 +29,8 @@ from core.store import swaps
 
 PAGE_CHARS = 2600
 """Of text on one page: what every platform takes in one message, with what stands around it."""
+LOGS_BYTES = 200_000
+"""Of all logs of a run: some eighty pages."""
 DIGEST_DAYS = 366
 WIDTH = 78
 """Columns of what is laid out as on a terminal."""
@@ -48,8 +50,9 @@ async def status(moss: Moss) -> Card:
 
 
 async def all_batches(moss: Moss, substrate: str, page: int) -> Card:
-    listed = await all_evidence(moss.store, substrate)
-    return cards.all_batches(listed[_first(len(listed), page, BATCHES_SHOWN) :], substrate)
+    shown, held = await listed(moss.store, substrate, BATCHES_SHOWN, skip=(max(page, 1) - 1) * BATCHES_SHOWN)
+    _first(held, page, BATCHES_SHOWN)
+    return cards.all_batches(shown, substrate, page, held)
 
 
 async def batch(moss: Moss, id: str) -> Card:
@@ -60,7 +63,7 @@ async def history(moss: Moss, substrate: str, page: int) -> Card:
     async with moss.store.reading() as db:
         versions = await swaps.versions(db, substrate)
     newer = _first(len(versions), page, VERSIONS_SHOWN)
-    return cards.history(versions[: len(versions) - newer], substrate)
+    return cards.history(versions[: len(versions) - newer], substrate, page)
 
 
 async def digest(moss: Moss, substrate: str, days: int) -> Card:
@@ -72,7 +75,8 @@ async def digest(moss: Moss, substrate: str, days: int) -> Card:
 
 async def whole_run(moss: Moss, run: str) -> Card:
     report = await gather(moss.store, moss.settings.data, run)
-    return cards.run(report, link=moss.page(run)).model_copy(update={"actions": ()})
+    rest = moss.page(run) or f"`moss run show {run}` on the command line"
+    return cards.run(report, link=moss.page(run), rest=rest).model_copy(update={"actions": ()})
 
 
 async def artefact(moss: Moss, run: str, what: str, page: int = 1) -> Card:
@@ -120,7 +124,7 @@ def _text(report: Report, what: Artefact) -> str:
         case Artefact.matrix if one := report.matrix or report.control or report.baseline:
             return _laid_out(render.matrix(one))
         case Artefact.log:
-            return _laid_out(render.logs(read_logs(report)))
+            return _laid_out(render.logs(read_logs(report, LOGS_BYTES)))
         case _:
             raise missing(report.run, what)
 

@@ -1,16 +1,39 @@
-"""Who may use which verb in a chat. Pure. Who may approve is no question of these: `core/consent.py` alone says so."""
+"""Who may use which verb in a chat. Who may approve is no question of these: `core/consent.py` alone says so."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import assert_never
 
+import structlog
+
+from bot.chat import Chat, Event
+from bot.patience import in_time
 from bot.sections import Who
 from bot.settings import Settings
+from core.model.errors import MossError
+
+log = structlog.get_logger(__name__)
 
 _LOOKS = ("status", "batches", "batch", "history", "run")
 
 
+async def refusal(settings: Settings, chats: Mapping[str, Chat], verb: str, event: Event) -> str | None:
+    """None when whoever did this may use the verb, else the sentence that says who may. Groups and roles are looked up
+    where it happened, and only for whoever is not named. Whoever cannot be looked up is in none."""
+    refused = allowed(settings, verb, settings.person(event.person))
+    platform = event.place.platform
+    groups = {name for name in settings.permits.maintainers if name.startswith(f"{platform}:")}
+    if refused is None or not groups or _who(settings, verb) is not Who.maintainers or platform not in chats:
+        return refused
+    chat = chats[platform]
+    try:
+        return None if await in_time(chat, chat.groups_of(event.person, groups)) else refused
+    except MossError as problem:
+        log.warning("nobody knows who is in a group", platform=platform, reason=problem.sentence)
+        return f"{refused.rstrip('.')}; who is in a group of {platform} cannot be seen at the moment."
+
+
 def allowed(settings: Settings, verb: str, person: str) -> str | None:
-    """None when this person may, else the sentence that says who may. A verb without a permit fails closed."""
+    """The same for a person by name, without groups. Pure. A verb without a permit fails closed."""
     maintainers, approvers = settings.permits.maintainers, settings.consent.approvers
     match _who(settings, verb):
         case Who.anyone:

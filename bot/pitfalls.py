@@ -1,8 +1,9 @@
 """Settings that load and lead nowhere all the same: nobody can approve, nobody is connected to that place. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from bot.chat import Health
 from bot.places import ROOM, place_named
 from bot.settings import Settings
 from core.coders.command import missing_script
@@ -75,7 +76,9 @@ def connected(settings: Settings) -> set[str]:
     return {platform for platform, section in there.items() if section}
 
 
-def of_places(settings: Settings) -> Iterator[Finding]:
+def of_places(settings: Settings, running: Sequence[Health] = ()) -> Iterator[Finding]:
+    """`running` are the connections of a Moss that runs: of which workspace a token of Slack's is, it alone knows."""
+    teams = {each.workspace for each in running if each.platform == "slack" and each.workspace}
     channels = {each.name for each in settings.substrate} | settings.room.channels.keys()
     named = [("digest", text) for text in settings.digest.places]
     named += [("announce", settings.announce.place)] if settings.announce.place else []
@@ -93,6 +96,8 @@ def of_places(settings: Settings) -> Iterator[Finding]:
             yield failed(section, f"The room has no `{text}`; it has {there}.")
         elif settings.discord and place.platform == "discord" and place.workspace not in settings.discord.guilds:
             yield failed(section, f"`{text}` is on a server that is not among the `guilds` of [discord]; add it there.")
+        elif place.platform == "slack" and teams and place.workspace not in teams:
+            yield failed(section, f"`{text}` is in no workspace of this Moss; it is in {', '.join(sorted(teams))}.")
     for channel, name in sorted(settings.room.channels.items()):
         if name not in {each.name for each in settings.substrate}:
             yield failed(

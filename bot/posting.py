@@ -1,11 +1,10 @@
 """Posting each thing once and keeping it up to date, whoever of several processes does it, and whenever one dies.
 
-Before a message goes out, its key is claimed in the store; afterwards the claim becomes the record of where it stands.
-A claim that its holder did not live to fulfil is taken over, with the same key, by which the platform may tell that it
-has the message already.
+Before a message goes out or is edited, its key is claimed in the store; afterwards the claim becomes the record of
+where it stands and what it shows. A claim that its holder did not live to fulfil is taken over, with the same key, by
+which the platform may tell that it has the message already; and a holder who lost it says nothing more about the key.
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from bot.chat import Card, Chat
+from bot.patience import in_time
 from core.model.errors import Refused, Unavailable
 from core.model.transcript import Place
 from core.model.value import sha256
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 Chats = Mapping[str, Chat]
 """By platform."""
 
-CALL_S = 30.0
-"""What a platform may take for one message."""
 CLAIM_S = 60.0
 """Longer than a platform may take: after this a claim counts for nothing."""
 AGAIN = ":again"
@@ -35,7 +33,7 @@ AGAIN = ":again"
 
 _CLAIM = "claimed by "
 _NOBODY = "nobody knows"
-"""What a message shows, or who is about to post it."""
+"""What a message shows, or who is about to post or edit it."""
 
 
 def looks(what: Card | str) -> str:
@@ -64,23 +62,32 @@ async def link_to(store: Store, chats: Chats, key: str) -> str:
 async def post_once(store: Store, chats: Chats, place: Place, what: Card | str, key: str) -> Post:
     """The message, posted now or before. Raises Unavailable, then nothing is lost and another try goes on; or Refused,
     then nothing was posted and nothing stands in the way of another place."""
-    claim = f"{_CLAIM}{identity()}#{secrets.token_hex(4)}"
+    claim = _claim()
     if found := await _claimed(store, key, place, claim):
         return found
     try:
-        message = await _call(chats, place).post(place, what, key)
+        chat = _chat(chats, place)
+        message = await in_time(chat, chat.post(place, what, key))
     except Refused:
         async with store.writing() as db:
-            await posts.forget(db, key)
+            await posts.forget(db, key, held=claim)
         raise
     except Unavailable:
         async with store.writing() as db:
-            await posts.edited(db, store.now(), key, _NOBODY)
+            await posts.edited(db, store.now(), key, _NOBODY, held=claim)
         raise
+    posted = Post(key=key, place=place, message=message, shown=looks(what), at=store.now())
     async with store.writing() as db:
-        now = store.now()
-        await posts.moved(db, now, key, place, message=message, shown=looks(what))
-    return Post(key=key, place=place, message=message, shown=looks(what), at=now)
+        if await posts.moved(db, posted.at, key, place, message=message, shown=posted.shown, held=claim):
+            return posted
+        found = await posts.of_key(db, key)
+    if found is None or not found.message:
+        raise Unavailable(f"Posting {key} took too long, and somebody else has taken it over; it is looked for again.")
+    return found  # where the other one put it, which is the same message unless the platform takes things twice
+
+
+def _claim() -> str:
+    return f"{_CLAIM}{identity()}#{secrets.token_hex(4)}"
 
 
 async def _claimed(store: Store, key: str, place: Place, claim: str) -> Post | None:
@@ -92,17 +99,18 @@ async def _claimed(store: Store, key: str, place: Place, claim: str) -> Post | N
             return found
         if found is None:
             await posts.add(db, now, key, place, message="", shown=claim)
-        elif _lapsed(found, now):
+        elif not _held(found, now):
             await posts.moved(db, now, key, place, message="", shown=claim)
         else:
             raise Unavailable(f"Somebody else is about to post {key}; try again in a moment.")
     return None
 
 
-def _lapsed(post: Post, now: datetime) -> bool:
+def _held(post: Post, now: datetime) -> bool:
+    """By somebody who may still fulfil a claim."""
     holder = post.shown.removeprefix(_CLAIM).partition("#")[0]
-    in_time = timedelta() <= now - post.at < timedelta(seconds=CLAIM_S)
-    return post.shown == _NOBODY or has_ended(holder) or not in_time
+    fresh = timedelta() <= now - post.at < timedelta(seconds=CLAIM_S)
+    return post.shown.startswith(_CLAIM) and fresh and not has_ended(holder)
 
 
 async def show(store: Store, chats: Chats, place: Place, card: Card, key: str) -> Post:
@@ -115,17 +123,33 @@ async def show(store: Store, chats: Chats, place: Place, card: Card, key: str) -
         post = await post_once(store, chats, place, card, key)
     if post.shown == looks(card):
         return post
+    claim = _claim()
+    await _claim_edit(store, post, claim)
+    chat = _chat(chats, post.place)
     try:
-        await _call(chats, post.place).edit(post.place, post.message, card)
-    except Refused as gone:
-        return await _again(store, chats, post, card, gone)
+        await in_time(chat, chat.edit(post.place, post.message, card))
+    except (Refused, Unavailable) as problem:
+        async with store.writing() as db:
+            await posts.edited(db, store.now(), key, _NOBODY, held=claim)
+        if isinstance(problem, Refused):
+            return await _again(store, chats, post, card, problem)
+        raise
     async with store.writing() as db:
-        found = await posts.of_key(db, key)
-        alone = found is not None and found.shown == post.shown
-        await posts.edited(db, store.now(), key, looks(card) if alone else _NOBODY)
+        alone = await posts.edited(db, store.now(), key, looks(card), held=claim)
+        if not alone:  # which also tells whoever took it over, should they be editing still
+            await posts.edited(db, store.now(), key, _NOBODY)
     if not alone:
         raise Unavailable(f"Somebody else edited {key} too, and nobody knows which edit came last; edit it again.")
     return replace(post, shown=looks(card))
+
+
+async def _claim_edit(store: Store, seen: Post, claim: str) -> None:
+    async with store.writing() as db:
+        now = store.now()
+        found = await posts.of_key(db, seen.key)
+        if found is None or (found.message, found.shown) != (seen.message, seen.shown) or _held(found, now):
+            raise Unavailable(f"Somebody else is about to edit {seen.key}; try again in a moment.")
+        await posts.edited(db, now, seen.key, claim)
 
 
 async def _again(store: Store, chats: Chats, old: Post, card: Card, gone: Refused) -> Post:
@@ -140,29 +164,8 @@ async def _again(store: Store, chats: Chats, old: Post, card: Card, gone: Refuse
     return await show(store, chats, fresh.place, card, old.key)
 
 
-def _call(chats: Chats, place: Place) -> "_Limited":
+def _chat(chats: Chats, place: Place) -> Chat:
     chat = chats.get(place.platform)
     if chat is None:
         raise Refused(f"Moss is in no chat named {place.platform}, so nothing can be posted to {place}.")
-    return _Limited(chat)
-
-
-class _Limited:
-    """A chat that answers in time, or is away."""
-
-    def __init__(self, chat: Chat) -> None:
-        self._chat = chat
-
-    async def post(self, place: Place, what: Card | str, key: str) -> str:
-        try:
-            async with asyncio.timeout(CALL_S):
-                return await self._chat.post(place, what, key)
-        except TimeoutError:
-            raise Unavailable(f"{self._chat.platform} did not take a message within {CALL_S:.0f} s.") from None
-
-    async def edit(self, place: Place, message: str, card: Card) -> None:
-        try:
-            async with asyncio.timeout(CALL_S):
-                await self._chat.edit(place, message, card)
-        except TimeoutError:
-            raise Unavailable(f"{self._chat.platform} did not take an edit within {CALL_S:.0f} s.") from None
+    return chat

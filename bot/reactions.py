@@ -3,8 +3,8 @@
 from bot import verbs
 from bot.chat import Flagged, Reacted
 from bot.converse import REPLY
-from bot.inbox import TALK, Delivery, NotYet
-from bot.permits import allowed
+from bot.inbox import LOOKS, TALK, Delivery, NotYet
+from bot.permits import refusal
 from bot.verbs import Moss
 from bot.whispers import mention
 from bot.words import count
@@ -15,9 +15,9 @@ from core.store import batches, posts, turns
 from flags.emoji import kind_of, name_of
 from flags.raise_flag import Raised, Withdrawal
 
-LOOKS, LOOKS_WHILE_TALKING = 2, 4
-"""So often a reply that Moss does not know is looked for again: it may have been posted a moment ago, by a Moss that
-died before it wrote that down."""
+LOOKS_WHILE_TALKING = 4
+"""So often, and else LOOKS times, a reply that Moss does not know is looked for again: it may have been posted a moment
+ago, by a Moss that died before it wrote that down."""
 
 
 async def reacted(moss: Moss, delivery: Delivery) -> None:
@@ -51,8 +51,8 @@ async def _complain(
     reason: str | None = None,
 ) -> None:
     person = moss.settings.person(event.person)
-    if refusal := allowed(moss.settings, "flag", person):
-        raise Refused(refusal)
+    if refused := await refusal(moss.settings, moss.chats, "flag", event):
+        raise Refused(refused)
     async with moss.store.reading() as db:
         known = await turns.of_message(db, event.place, event.message)
         ours = await posts.of_message(db, event.place, event.message)
@@ -62,6 +62,8 @@ async def _complain(
         patience = LOOKS if await moss.inbox.is_quiet(TALK, delivery) else LOOKS_WHILE_TALKING
         if delivery.tries < patience:
             raise NotYet
+    elif known.seconds is None and delivery.tries < LOOKS and not await moss.inbox.is_quiet(TALK, delivery):
+        raise NotYet  # the agent may have changed its words before they were flagged
     raised = await verbs.flag(moss, event.place, event.message, person, reason, kind=kind, emoji=emoji, at=event.at)
     await mention(moss, delivery, await thanks(moss, raised))
 

@@ -6,7 +6,7 @@ import structlog
 
 from bot import buttons, commands, converse, reactions
 from bot.chat import Commanded, Flagged, Pressed, Reacted, Replied, Said
-from bot.inbox import Delivery
+from bot.inbox import Delivery, TookTooLong
 from bot.verbs import Moss
 from bot.whispers import answer
 from core.model.errors import MossError, Unavailable
@@ -44,6 +44,9 @@ async def receive(moss: Moss, delivery: Delivery) -> None:
 async def give_up(moss: Moss, delivery: Delivery, problem: Exception) -> None:
     """It was tried again and again. Whoever waits for an answer hears why there is none."""
     if isinstance(delivery.event, Replied):
+        return
+    if isinstance(problem, TookTooLong):
+        await answer(moss, delivery, problem.sentence)
         return
     why = problem.sentence if isinstance(problem, MossError) else "Moss failed inside; its log has the reason."
     await answer(moss, delivery, f"That did not work, and was tried several times: {why}")

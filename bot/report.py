@@ -1,6 +1,7 @@
 """Everything about one run, gathered once from store and artefacts: for cards, terminal and pages alike."""
 
 import asyncio
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from flags.raise_flag import NOTED
 
 TRIAL_FILE_BYTES = 5_000_000
 """A longer file is none that a card quotes from."""
+LOGS_BYTES = 20_000_000
+"""Of all logs of a run together, for whoever sits at the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +283,20 @@ def read_diff(report: Report) -> str:
     return content.decode("utf-8", "replace")
 
 
-def read_logs(report: Report) -> dict[str, str]:
-    """Name, relative to the run, to text."""
+def read_logs(report: Report, most: int = LOGS_BYTES) -> dict[str, str]:
+    """Name, relative to the run, to text. Of what is long in all, the end of each: there a build says why it failed."""
     files = sorted(report.folder.rglob("*.log"))
-    texts = {str(file.relative_to(report.folder)): file.read_text("utf-8", "replace") for file in files}
-    if not texts:
+    if not files:
         raise missing(report.run, "log")
-    return texts
+    return {str(file.relative_to(report.folder)): _end(file, most // len(files)) for file in files}
+
+
+def _end(file: Path, most: int) -> str:
+    with file.open("rb") as content:
+        left_out = max(content.seek(0, os.SEEK_END) - most, 0)
+        content.seek(left_out)
+        text = content.read(most).decode("utf-8", "replace")
+    return f"… {left_out:,} bytes before this are in {file}\n{text}" if left_out else text
 
 
 def missing(run: Run, what: str) -> NotFound:
@@ -318,15 +328,15 @@ class Standing:
 async def standing(store: Store, substrate: str) -> Standing:
     why = await window.waiting(store, substrate)
     async with store.reading() as db:
-        states = [batch.state for batch in await batches.listing(db, substrate)]
+        held = await batches.tally(db, substrate)
         return Standing(
             substrate=substrate,
             live=await swaps.live_version(db, substrate),
             needs_adoption=await substrates.needs_adoption(db, substrate),
             swap=await swaps.in_flight(db, substrate),
             runs=tuple(await runs.listing(db, substrate, 5)),
-            open_batches=states.count(BatchState.open),
-            sealed_batches=states.count(BatchState.sealed),
+            open_batches=held.get(BatchState.open, 0),
+            sealed_batches=held.get(BatchState.sealed, 0),
             asked=tuple(await consents.asked(db, substrate)),
             held_back=why,
         )
@@ -350,10 +360,20 @@ async def evidence(store: Store, batch_id: str) -> Evidence:
         )
 
 
-async def all_evidence(store: Store, substrate: str) -> list[Evidence]:
-    """Newest first."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A batch in a list: how many flagged replies it holds, and the run that says what it is doing."""
+
+    batch: Batch
+    held: int
+    run: Run | None
+
+
+async def listed(store: Store, substrate: str, limit: int, skip: int = 0) -> tuple[list[Listed], int]:
+    """Some batches, newest first, and how many there are in all."""
     async with store.reading() as db:
-        return [
-            Evidence(batch, tuple(await batches.chunks(db, batch.id)), await runs.latest_of(db, batch.id))
-            for batch in await batches.listing(db, substrate)
+        found = [
+            Listed(batch, await batches.count(db, batch.id), await runs.latest_of(db, batch.id))
+            for batch in await batches.listing(db, substrate, skip=skip, limit=limit)
         ]
+        return found, sum((await batches.tally(db, substrate)).values())

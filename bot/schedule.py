@@ -22,6 +22,7 @@ Tick = Callable[[], Awaitable[object]]
 
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 """As cron counts them; APScheduler counts otherwise, but takes names."""
+_SOME_WEEKDAYS = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?")
 
 
 class Schedule:
@@ -68,7 +69,7 @@ def latest(cron: str, timezone: str, after: datetime, until: datetime) -> dateti
         span *= 2
 
 
-def _walls(trigger: CronTrigger, begin: datetime, until: datetime) -> list[datetime]:
+def _walls(trigger: OrTrigger, begin: datetime, until: datetime) -> list[datetime]:
     found: list[datetime] = []
     wall = trigger.get_next_fire_time(None, begin)
     while wall is not None and wall <= until + timedelta(hours=2):
@@ -84,19 +85,50 @@ def _moment(wall: datetime, zone: ZoneInfo) -> datetime:
 def problem(cron: str) -> str | None:
     """What is wrong with a line, for settings."""
     try:
-        due = _trigger(cron, UTC).get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC))
+        due = [each.get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC)) for each in _triggers(cron, UTC)]
     except ValueError:
         return "is no cron line; write minute, hour, day, month and weekday, such as `0 9 * * mon-fri`"
-    return None if due else "is never due; name a day that its month has"
+    return None if all(due) else "is never due; name a day that its month has"
 
 
-def _trigger(cron: str, zone: object) -> CronTrigger:
+def _trigger(cron: str, zone: object) -> OrTrigger:
+    return OrTrigger(_triggers(cron, zone))
+
+
+def _triggers(cron: str, zone: object) -> list[CronTrigger]:
+    """Raises ValueError. A day and a weekday together mean either, as cron has it; one that begins with `*` says
+    nothing of the kind."""
+    minute, hour, day, month, weekday = _five(cron)
+    named = ",".join(name for part in weekday.split(",") for name in _weekdays(part))
+    either = not day.startswith("*") and not weekday.startswith("*")
+    lines = [(day, "*"), ("*", named)] if either else [(day, named)]
+    return [CronTrigger(None, month, day, None, names, hour, minute, timezone=zone) for day, names in lines]
+
+
+def _five(cron: str) -> list[str]:
     fields = cron.split()
-    if len(fields) == 5:
-        fields[4] = re.sub(r"(?<![/\d])(\d)(?:-(\d))?(?!\d)", _named, fields[4])
-    return CronTrigger.from_crontab(" ".join(fields), timezone=zone)
+    if len(fields) != 5:
+        raise ValueError("it has not five fields")
+    return fields
 
 
-def _named(match: re.Match[str]) -> str:
-    first, last = int(match[1]), int(match[2] or match[1])
-    return ",".join(_WEEKDAYS[first : last + 1]) or match[0]
+def _weekdays(part: str) -> list[str]:
+    """Of one part between commas: `5`, `mon-fri`, `1-5/2`, `*/2`."""
+    found = _SOME_WEEKDAYS.fullmatch(part.lower())
+    if found is None or (found["step"] and found["first"] and not found["last"]):
+        raise ValueError(f"{part} names no weekday")
+    first = _number(found["first"]) if found["first"] else 0
+    last = _number(found["last"]) if found["last"] else first if found["first"] else 6
+    if last < first and last == 0:
+        last = 7  # a week that ends with Sunday
+    if first > last or found["step"] == "0":
+        raise ValueError(f"{part} goes backwards")
+    return list(_WEEKDAYS[first : last + 1 : int(found["step"] or 1)])
+
+
+def _number(weekday: str) -> int:
+    if weekday in _WEEKDAYS:
+        return _WEEKDAYS.index(weekday)
+    if not ("0" <= weekday <= "7" and len(weekday) == 1):
+        raise ValueError(f"{weekday} is no weekday")
+    return int(weekday)

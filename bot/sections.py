@@ -102,7 +102,7 @@ class Announce(Section):
 
 class Digest(Section):
     cron: str = "0 9 * * mon-fri"
-    """When: minute, hour, day, month, weekday."""
+    """When: minute, hour, day, month, weekday. A day and a weekday together mean either, as cron has it."""
     timezone: str = "UTC"
     """In which time zone that is meant, such as `Europe/Berlin`."""
     places: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from bot import built_in
 from bot.files import Unreadable, text_of
-from bot.sections import Announce, Digest, Discord, Evolve, Flags, Installation, Permits, Room, Slack
+from bot.sections import GROUP, Announce, Digest, Discord, Evolve, Flags, Installation, Permits, Room, Slack
 from core.coders.catalogue import CoderSettings, anchored
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
@@ -289,6 +289,9 @@ def _sentence(error: ErrorDetails, whereabouts: Whereabouts) -> str:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[Sequence[object], str]]:
     """Each setting is right by itself and they do not go together: nothing would work, and it would not say why."""
+    if any(GROUP.fullmatch(name) for name in settings.consent.approvers):
+        why = "whoever may edit that group would choose who approves"
+        yield ("consent", "approvers"), f"names a group, and {why}; name each person, and leave groups to [permits]"
     for n, substrate in enumerate(settings.substrate):
         run, replay, health, here = substrate.run, substrate.replay, substrate.health, ("substrate", n)
         needs_port = "`health.http`" if health.http else ""

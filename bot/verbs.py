@@ -27,7 +27,7 @@ from core.store import batches, consents, people, runs, substrates, swaps, turns
 from core.store.store import Store
 from core.swap import adopt as adoption
 from core.swap import release as letting_go
-from core.swap.rollback import version_to_restore
+from core.swap.rollback import overtaken, version_to_restore
 from flags import exchange
 from flags.raise_flag import Raised, Withdrawal, raise_flag, withdraw
 
@@ -87,9 +87,9 @@ async def batch_to_evolve(moss: Moss, substrate: Substrate, here: Place | None =
     which somebody asks come first."""
     async with moss.store.reading() as db:
         waiting = []
-        for batch in await batches.listing(db, substrate.name):
+        for batch in await batches.listing(db, substrate.name, states=(BatchState.sealed, BatchState.open)):
             sealed = batch.state is BatchState.sealed and await runs.latest_of(db, batch.id) is None
-            if sealed or (batch.state is BatchState.open and await batches.chunks(db, batch.id)):
+            if sealed or (batch.state is BatchState.open and await batches.count(db, batch.id)):
                 waiting.append(batch)
     if here is not None:
         waiting = [batch for batch in waiting if batch.place.conversation == here.conversation] or waiting
@@ -150,22 +150,32 @@ async def _consent_of(moss: Moss, subject: str) -> Consent:
     return found
 
 
-async def version_before(moss: Moss, substrate: str) -> int:
+async def version_before(moss: Moss, substrate: str, asked_at: datetime) -> int:
     """The one that a rollback without a number means."""
-    return (await version_to_restore(moss.store, moss.host, substrate, None)).number
+    return (await version_to_restore(moss.store, moss.host, substrate, None, asked_at)).number
 
 
-async def rollback(
-    moss: Moss, substrate: str | None, number: int | None, person: str, id: str | None = None
+async def rollback(  # noqa: PLR0917 - who wants what, since when
+    moss: Moss,
+    substrate: str | None,
+    number: int | None,
+    person: str,
+    id: str | None = None,
+    unnamed_at: datetime | None = None,
 ) -> tuple[Consent, consent.Decision]:
     """Ask for an older version, with the asker's own vote. Whether that is enough is the same rule as for any swap. The
-    id, here of the consent, is as in `evolve`."""
+    id, here of the consent, is as in `evolve`. Who named no version meant one that was there at `unnamed_at`."""
     name = moss.settings.substrate_named(substrate).name
+    if number is None and unnamed_at is None:
+        unnamed_at = moss.store.now()
     async with moss.store.reading() as db:
         asked = await consents.find(db, id) if id is not None else None
     if asked is None:
-        version = await version_to_restore(moss.store, moss.host, name, number)
+        version = await version_to_restore(moss.store, moss.host, name, number, unnamed_at)
         async with moss.store.changing(name) as change:
+            live = await swaps.live_version(change.db, name)
+            if unnamed_at and (problem := overtaken(live, version.number, unnamed_at)):
+                raise Refused(problem)
             asked = await consent.ask_for_rollback(change, version, moss.settings.consent, person, id)
     return asked, await decide(moss, asked.id, person, True)
 

@@ -1,5 +1,7 @@
 """Private answers: what Moss says to the one who asked, and to nobody else."""
 
+import re
+
 import structlog
 
 from bot.chat import Card
@@ -10,16 +12,27 @@ from core.model.errors import MossError, Refused
 
 log = structlog.get_logger(__name__)
 
+_TYPED = re.compile(
+    r"`moss (?:run show|"
+    r"(batches|batch|evolve|stop|restart|approve|decline|rollback|history|digest|flag|status))\b"
+)
+
 
 async def answer(moss: Moss, delivery: Delivery, what: Card | str) -> None:
     """Said once, whatever crashes. When the chat refuses it, there is nobody to tell: it is logged."""
     event = delivery.event
+    what = in_chat(what) if isinstance(what, str) else what
     chat = moss.chats[event.place.platform]
     whisper = chat.whisper(event.place, event.person, what, getattr(event, "answer_to", ""), f"answer:{delivery.key}")
     try:
         await in_time(chat, whisper)
     except Refused as refusal:
         log.warning("a private answer was refused", delivery=delivery.key, reason=refusal.sentence)
+
+
+def in_chat(sentence: str) -> str:
+    """A sentence that names a verb of the command line names that of the chat, where there is one."""
+    return _TYPED.sub(lambda found: f"`/moss {found[1] or 'run'}", sentence)
 
 
 async def mention(moss: Moss, delivery: Delivery, what: str) -> None:

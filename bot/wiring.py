@@ -200,7 +200,7 @@ async def _tick(moss: Moss) -> None:
         lambda: _watch_space(moss.settings.data),
     )
     for n in itertools.count():
-        for part in (*parts, *([partial(forget, moss)] if n % FORGET_EVERY == 0 else [])):
+        for part in parts if n % FORGET_EVERY else (*parts, lambda: forget(moss)):
             try:
                 await part()
             except MossError as problem:

@@ -5,18 +5,41 @@ from datetime import datetime
 
 from core.model.run import Spend
 
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor moves
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # titles, links, clipboard writes, with their payload
-    r"|\x1b.?",
-    re.DOTALL,
+_REGION = r"\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f"
+"""The flag of a country's part, such as Scotland: its letters are of a kind that nobody sees."""
+_SPELT = re.compile(
+    _REGION + "|"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+    # What joins or varies letters and emoji stays: one of them, behind what can be joined or varied.
+    r"|(?<![^\x00-\x7f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff])[\u200b-\u200d]"
+    r"|(?<![^\x00-\x22\x24-\x29\x2b-\x2f\x3a-\x7f\ufe00-\ufe0f\U000e0100-\U000e01ef])"
+    r"[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_RIGHT_TO_LEFT = re.compile(
+    r"[\u0590-\u0600\u0620-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+_SIDES = "\u061c\u200e\u200f"
+"""They say on which side of a line from right to left its commas and brackets stand."""
 
 
 def harmless(text: str) -> str:
-    """Without anything a terminal would obey: escape sequences, control characters, reversed writing direction."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+    """What a terminal would obey, what nobody sees and what turns the direction of a line is spelt out: `\\x1b`,
+    `\\u202e`. Nothing is left out, so that people read all there is."""
+    text = text.replace("\r\n", "\n")
+    return "\n".join(map(_spelt, text.split("\n"))) if _SPELT.search(text) else text
+
+
+def _spelt(line: str) -> str:
+    stays = _SIDES if _RIGHT_TO_LEFT.search(line) else ""
+
+    def spell(found: re.Match[str]) -> str:
+        if len(found[0]) > 1 or found[0] in stays:
+            return found[0]
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+    return _SPELT.sub(spell, line)
 
 
 def line(text: str, limit: int = 100) -> str:

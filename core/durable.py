@@ -351,6 +351,7 @@ class Durable:
             enable_otlp=False,
             log_level="WARNING",
             sys_db_pool_size=8,
+            db_engine_kwargs={"hide_parameters": True},
             use_listen_notify=False,
             notification_listener_polling_interval_sec=0.1,
             max_executor_threads=32,

@@ -20,6 +20,7 @@ from core.model.transcript import Message, Place, Transcript
 from core.model.value import Value, new_id, sha256
 from core.redact import Redactor
 from core.store import Store, batches
+from core.store.columns import plain_in
 from flags.seal import SEAL_COUNT, seal_if_full
 
 MAX_LINES = 500
@@ -167,6 +168,9 @@ def _evidence(text: str) -> Evidence:
                 re.compile(check.matches)
             except (re.error, OverflowError, RecursionError) as problem:
                 raise BadInput(f"`matches` of check `{check.id}` is not a regular expression ({problem})") from None
+    if "\\u0000" in text:  # what was said is kept to the letter; by names and ids rows are found again
+        names = plain_in(line.model_dump(mode="json", exclude={"messages"}))
+        line = Line.model_validate({**names, "messages": line.messages})
     last = _flagged(line)
     transcript = Transcript(messages=line.messages[: last + 1])
     if not transcript.user_turns():

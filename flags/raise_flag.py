@@ -23,6 +23,8 @@ MAX_CHARS = 400_000
 HOUR = timedelta(hours=1)
 NOTED = "noted"
 """The fact that somebody said something about a flag whose batch was sealed before."""
+NOTES = 8
+"""About one flag. Whoever goes on putting a reaction on and off writes no more facts with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +109,18 @@ async def _standing(change: Change, place: Place, turn: str, person: str) -> tup
 async def _note(  # noqa: PLR0917 - as above
     change: Change, batch: Batch, chunk: Chunk, person: str, said: str, reason: str | None
 ) -> None:
-    """Once, however often it is said; and nothing when it says no more than the flag itself."""
+    """Once, however often it is said; nothing when it says no more than the flag itself; and a few times at most."""
     detail = {"chunk": chunk.id, "turn": chunk.turn, "person": person, "said": said, "reason": reason}
     past = [fact for fact in await facts.about(change.db, Noun.batch, batch.id) if fact.what == NOTED]
     theirs = [fact.detail for fact in past if (fact.detail["chunk"], fact.detail["person"]) == (chunk.id, person)]
     flag = next(flag for flag in chunk.flags if flag.person == person)
     latest = theirs[-1] if theirs else detail | {"said": "flagged", "reason": flag.reason}
-    if (said, reason or latest["reason"]) != (latest["said"], latest["reason"]):
-        await change.record(person, Noun.batch, batch.id, NOTED, **detail)
+    if (said, reason or latest["reason"]) == (latest["said"], latest["reason"]):
+        return
+    if len(theirs) >= NOTES:
+        said_since = f"{NOTES} things you said of it since are noted"
+        raise Refused(f"{batch.id} is {batch.state} and keeps your flag; {said_since}, and no more will be.")
+    await change.record(person, Noun.batch, batch.id, NOTED, **detail)
 
 
 async def _check_rate(change: Change, person: str, per_hour: int) -> None:

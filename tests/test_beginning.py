@@ -140,7 +140,7 @@ def test_a_subject_cannot_write_to_the_terminal() -> None:
     with console.capture() as shown:
         for each in render.undeployed(fixed):
             console.print(each)
-    assert "red backwards" in shown.get()
+    assert r"\x1b[31mred\x1b[0m \u202ebackwards" in shown.get()
     assert "\u202e" not in shown.get()
 
 

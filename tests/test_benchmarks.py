@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
-from benchmarks import orchestration
+import pytest
+
+from benchmarks import chat, orchestration
 from benchmarks.__main__ import KNOWN
 from benchmarks.table import Measured, as_json
 from tests.support.tracked import ROOT
@@ -28,3 +30,12 @@ async def test_with_a_coder_and_an_agent_that_answer_at_once_a_run_takes_all_its
     taken = await orchestration.iterations()
     assert len(taken) == orchestration.ITERATIONS
     assert all(0 < each < 60_000 for each in taken)
+
+
+@pytest.mark.parametrize("platform", chat.PLATFORMS)
+async def test_every_reaction_is_acknowledged_and_committed(platform: str) -> None:
+    found = await chat.through(platform, rate=20, seconds=2)
+    assert found.missing == 0
+    assert 0 < found.acknowledged_ms < 60_000
+    assert 0 < found.committed_ms < 60_000
+    assert 0.5 < found.growth < 2

@@ -43,7 +43,7 @@ def all_cards() -> list[tuple[str, Card]]:
     applied = reports.report(RunState.applied)
     made.append(("receipt", cards.receipt(applied, applied.exchanges[0])))
     made.append(("status", cards.status([reports.standing()])))
-    made.append(("batches", cards.all_batches([reports.evidence()], "desk")))
+    made.append(("batches", cards.all_batches([reports.listed()], "desk", 1, 1)))
     made.append(("batch", cards.batch(reports.evidence())))
     made.append(("history", cards.history([reports.version(0), reports.version(1)], "desk")))
     return made
@@ -327,6 +327,14 @@ def test_endless_words_are_cut_with_a_word_on_where_the_rest_is(state: RunState)
     if state is RunState.awaiting_consent:
         assert "more characters: Show report" in section(card, "Cause")
         assert "And 32 more flagged turns: Show report." in text(card)
+
+
+def test_a_report_that_is_cut_says_where_more_of_it_is_than_in_itself() -> None:
+    report = hostile(reports.report(RunState.awaiting_consent, chunks=reports.chunks(40)), "word " * 100_000)
+    card = cards.run(report, rest="http://127.0.0.1:8090/runs/" + report.run.id)
+    assert len(text(card)) <= CARD_CHARS
+    assert "Show report" not in text(card.model_copy(update={"actions": ()}))
+    assert f"more characters: http://127.0.0.1:8090/runs/{report.run.id}" in section(card, "Cause")
 
 
 def test_what_only_says_something_in_many_lines_cannot_forge_lines_of_ours() -> None:

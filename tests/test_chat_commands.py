@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bot import inbox, looking, verbs
+from bot import cli, inbox, looking, verbs
 from bot.chat import Card
 from bot.commands import VERBS, parse
 from bot.looking import PAGE_CHARS, paged
 from bot.permits import allowed
+from bot.whispers import in_chat
 from core.model.batch import BatchState
 from core.model.consent import ConsentState
 from core.model.run import Dial, Run, RunState
@@ -131,6 +132,21 @@ async def test_approve_and_decline_name_a_run_a_question_or_the_only_one_that_wa
     assert (found.state, found.votes[0].person, found.votes[0].reason) == (ConsentState.declined, "anna", "It is ugly.")
 
 
+async def test_a_reason_is_kept_as_it_was_typed(chat: ChatMoss) -> None:
+    typed = "run-time is   wrong:\n  see `batch-1`, consent-forms and page 12"
+    await chat.reply()
+    assert "is flagged" in await said(chat, f"flag {typed}")
+    async with chat.store.reading() as db:
+        (batch,) = await batches.listing(db)
+        assert (await batches.chunks(db, batch.id))[0].flags[0].reason == typed
+    for words in (f"decline {typed}", f"decline {{}}  {typed}", f"decline `{{}}` {typed}"):
+        async with chat.store.changing("little") as change:
+            consent = await stored.offered(change)
+        assert "You declined this" in await said(chat, words.format(consent.run), person="paper:anna")
+        async with chat.store.reading() as db:
+            assert (await consents.get(db, consent.id)).votes[0].reason == typed
+
+
 async def test_approve_without_a_name_never_means_what_was_asked_later(chat: ChatMoss) -> None:
     typed = chat.commanded("approve", person="paper:anna", at=chat.store.now() - timedelta(seconds=30))
     async with chat.store.changing("little") as change:
@@ -169,6 +185,31 @@ async def test_rollback_asks_for_the_version_before_and_goes_by_the_rule_of_ever
     assert "is what runs already" in await said(chat, "rollback 2")
     assert "never had a version 9" in await said(chat, "rollback v9")
     assert "is written so" in await said(chat, "rollback please")
+
+
+async def test_a_rollback_means_what_its_person_saw_when_they_typed_it(chat: ChatMoss) -> None:
+    """Worked on late, behind a swap: it neither goes back from what that brought, nor back to where that came from."""
+    began = chat.store.now() - timedelta(hours=4)
+    hours = [began + timedelta(hours=n) for n in range(5)]
+    async with chat.store.changing("little") as change:
+        for number in range(3):
+            await swaps.add_version(change, stored.version(number, "little", since=hours[number]))
+    typed = chat.commanded("rollback", person=MARY, at=hours[2] + timedelta(minutes=1))
+    twice = chat.commanded("rollback", person=MARY, at=hours[2] + timedelta(minutes=2))
+    await chat.take(typed, twice)
+    again = stored.version(1, "little").model_copy(update={"number": 3, "since": hours[3], "restores": 1})
+    async with chat.store.changing("little") as change:
+        await swaps.add_version(change, again)
+    await chat.work()
+    assert all("Version 1 of little is what runs already" in told for told in chat.chat.told())
+    async with chat.store.reading() as db:
+        assert await consents.asked(db) == []
+    async with chat.store.changing("little") as change:
+        await swaps.add_version(change, stored.version(4, "little", since=hours[3] + timedelta(minutes=30)))
+    await chat.did(chat.commanded("rollback", person=MARY, at=hours[2] + timedelta(minutes=3)))
+    answer = chat.chat.told()[-1]
+    assert "Version 4 of little went live after a rollback was asked for, which meant version 1" in answer
+    assert "Whether version 1 comes back is asked" in await said(chat, "rollback 1")
 
 
 async def test_flag_complains_about_the_last_reply_here(chat: ChatMoss) -> None:
@@ -214,11 +255,29 @@ def _headings(card: Card) -> list[str]:
     return [part.heading for part in card.body]
 
 
+async def test_answers_in_a_chat_name_what_can_be_typed_there(chat: ChatMoss) -> None:
+    assert "`/moss batches` shows those there are" in await said(chat, "batch batch-nope")
+    assert "`/moss status` shows those there are" in await said(chat, "run run-nope")
+    assert "`/moss batches` shows them all" in await said(chat, "evolve")
+    batch = await flagged(chat, 1)
+    await said(chat, f"evolve {batch}")
+    (run,) = await all_runs(chat)
+    assert f"`/moss run {run.id}` shows what it has" in await said(chat, f"run {run.id} diff")
+    assert in_chat("Run `moss adopt`, or `moss run`.") == "Run `moss adopt`, or `moss run`."
+
+
+def test_every_verb_of_the_command_line_that_a_chat_has_too_is_known_there() -> None:
+    typed = {command.name for command in cli.app.registered_commands} & VERBS.keys()
+    assert {name for name in VERBS if in_chat(f"`moss {name}`") == f"`/moss {name}`"} >= typed - {"help", "run"}
+
+
 async def test_long_lists_have_pages(chat: ChatMoss) -> None:
     for n in range(14):
         await flagged(chat, place=PAPER.model_copy(update={"channel": f"c{n}"}))
     first, second = await said(chat, "batches"), await said(chat, "batches page 2")
     assert first.count("batch-") == 12
+    assert "and 2 older: `/moss batches page 2`" in first
+    assert "older" not in second
     assert second.count("batch-") == 2
     assert "There is no page 3; the last one is 2." in await said(chat, "batches page 3")
 
@@ -280,7 +339,7 @@ def test_pages_hold_everything_end_with_lines_and_are_never_too_long() -> None:
     assert all(0 < len(page) <= PAGE_CHARS for page in pages)
     assert "".join("".join(pages).split()) == "".join(text.split())
     assert paged("") == [""]
-    assert paged("\x1b[31mred\x1b[0m") == ["red"]
+    assert paged("\x1b[31mred") == [r"\x1b[31mred"]
 
 
 # --- who may what

@@ -419,7 +419,7 @@ def test_a_terminal_that_knows_few_letters_is_served_too(quiet_house: House) -> 
 
 
 def test_a_line_is_one_harmless_line() -> None:
-    assert harmless(HOSTILE) == "red gnp.exe [bold]not bold[/bold] 5A end"
+    assert harmless(HOSTILE) == r"\x1b]0;owned\x07\x1b[31mred\x1b[0m \u202egnp.exe [bold]not bold[/bold] \x9b5A end"
     assert line("a\nb\r\n\tc" + "x" * 200, 10) == "a b cxxxx…"
 
 

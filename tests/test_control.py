@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from bot.control import BODY_LIMIT_BYTES, Answer, Client, Server
+from bot.serving import GRACE_S
 from core.model.errors import BadInput, Busy, MossError, NotFound, Unavailable
 
 
@@ -126,6 +127,56 @@ async def test_ending_does_not_wait_for_whoever_still_follows(tmp_path: Path) ->
         following = asyncio.create_task(_count(client))
         await asyncio.wait_for(followed.wait(), 10)
     assert await asyncio.wait_for(following, 10) == 0
+
+
+async def test_a_stream_on_which_nothing_happens_ends_at_once_too(tmp_path: Path) -> None:
+    followed, ended = asyncio.Event(), asyncio.Event()
+
+    async def silent(substrate: str | None, since: int | None) -> AsyncIterator[dict[str, Any] | None]:
+        followed.set()
+        try:
+            await asyncio.sleep(60)
+            yield None
+        finally:
+            ended.set()
+
+    async with serving(tmp_path / "moss.sock", silent) as client:
+        following = asyncio.create_task(_count(client))
+        await asyncio.wait_for(followed.wait(), 10)
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < GRACE_S / 2
+    assert await asyncio.wait_for(following, 10) == 0
+    assert ended.is_set()
+
+
+async def test_to_ask_for_the_head_of_the_stream_follows_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path / "moss.sock", unknown_substrate):
+        transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "moss.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://moss", timeout=5) as http:
+            assert (await http.head("/facts")).status_code == 200
+
+
+async def test_a_request_whose_head_does_not_arrive_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.serving.HEAD_S", 0.3)
+    async with serving(tmp_path / "moss.sock"):
+        for sent, whole in ((b"", False), (b"POST /echo HTTP/1.1\r\nHost:", False), (b"POST /ec", True)):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "moss.sock"))
+            if whole:  # another request came before, on the same connection
+                writer.write(b"POST /echo HTTP/1.1\r\nHost: moss\r\nContent-Length: 2\r\n\r\n{}")
+                await asyncio.wait_for(reader.readuntil(b"null}"), 5)
+            writer.write(sent)
+            answer = asyncio.create_task(reader.read())
+            for _ in range(80):
+                await asyncio.sleep(0.05)
+                if answer.done():
+                    break
+                writer.write(b"x" if sent else b"")  # a byte now and then earns no more time
+            assert answer.done(), sent
+            await asyncio.gather(answer, return_exceptions=True)
+            writer.close()
+        assert (await Client(tmp_path / "moss.sock").ask("echo"))["token"] is None
 
 
 async def _count(client: Client) -> int:

@@ -5,16 +5,21 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot import converse, inbox
 from bot.converse import session
+from bot.receive import give_up, receive
 from core.agent import RESERVED_SESSION
+from core.model.errors import Unavailable
 from core.model.swap import SwapState, Version
 from core.model.transcript import Place
 from core.store import Store, posts, swaps, turns
+from core.store import inbox as letters
 from core.store.turns import Turn
 from core.swap.plan import box_spec
 from tests.support.chat_moss import ChatMoss, anew, chat_moss
@@ -22,6 +27,7 @@ from tests.support.house import House, a_house, little
 from tests.support.paper_chat import PAPER
 from tests.support.stored import offered, swap_of
 from tests.support.swaps import make_live
+from tests.support.until import until
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0" * 2
 
@@ -227,6 +233,66 @@ async def test_a_reply_that_cannot_be_posted_is_posted_later_and_the_agent_is_as
         assert chat.chat.texts() == ["Hello"]
         assert len(await kept(chat.store, thread("s1"))) == 2
         assert chat.chat.signs == [("s1", True), ("s1", False)]
+
+
+async def test_an_answer_that_the_store_could_not_take_at_once_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.01,) * 5)
+    monkeypatch.setattr(inbox, "LOOK_S", 0.05)
+    keep, failed, fails = turns.keep, letters.failed, 2
+
+    async def failing(*words: Any, **more: Any) -> bool:
+        nonlocal fails
+        if more["said"].role == "assistant" and fails:
+            fails -= 1
+            raise Unavailable("The database is away.")
+        return await keep(*words, **more)
+
+    async def away(*words: Any) -> None:
+        if fails == 1:
+            raise Unavailable("And that it failed cannot be written down either.")
+        await failed(*words)
+
+    monkeypatch.setattr(turns, "keep", failing)
+    monkeypatch.setattr(letters, "failed", away)
+    async with talking(tmp_path, "well") as chat:
+        await chat.did(chat.said("one", message="s1", addressed=True))
+        assert len(chat.chat.shown) == 1
+        async with chat.store.reading() as db:
+            live = await swaps.live_version(db, "little")
+        assert live
+        heard = await chat.moss.host.read(live.box, "/state/memory.jsonl")
+        assert (heard, fails) == (b'"one"\n', 0)
+
+
+async def test_a_moss_that_lost_its_lease_and_comes_back_with_an_answer_shows_no_second_reply(tmp_path: Path) -> None:
+    async with talking(tmp_path, "slow") as chat:
+        await chat.take(chat.said("1", message="s1", addressed=True))
+        silent = chat.moss.inbox
+        at_work = asyncio.create_task(silent.work(partial(receive, chat.moss), partial(give_up, chat.moss), ["paper"]))
+        await until(lambda: chat.chat.signs)
+        await until(lambda: _is_begun(chat.store))
+        chat.moss = anew(chat.moss)
+        await chat.work()
+        assert chat.chat.texts() == [converse.LOST.format("little")]
+        await silent.finish(10)
+        await at_work
+        assert chat.chat.texts() == [converse.LOST.format("little")]
+        assert [turn.said.role for turn in await kept(chat.store, thread("s1"))] == ["user", "assistant"]
+
+
+async def _is_begun(store: Store) -> bool:
+    async with store.reading() as db:
+        return await letters.meaning(db, 1) is not None
+
+
+async def test_what_takes_too_long_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "LONGEST_S", 0.4)
+    async with talking(tmp_path, "slow") as chat:
+        await chat.did(chat.said("5", message="s1", addressed=True))
+        (told,) = chat.chat.told()
+        assert told == "This took longer than 0 minutes and was ended; please ask again."
 
 
 async def test_what_an_agent_says_under_its_own_name_is_kept_with_the_questions_around_it(tmp_path: Path) -> None:

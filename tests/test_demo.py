@@ -211,6 +211,24 @@ def desk_of(where: Path) -> list[int]:
     ]
 
 
+@pytest.mark.parametrize(("typed", "pressed"), [(b"\n", True), (b"y\n", True), (b"\x04", False), (b"hang up", False)])
+async def test_only_enter_is_enter_and_the_end_of_input_is_nobody(
+    typed: bytes, pressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        asked = asyncio.create_task(Screen(stderr=True).enter("Press Enter."))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        os.write(ours, typed)
+        if typed == b"hang up":
+            os.close(ours)
+        assert await asyncio.wait_for(asked, 5) is pressed
+    if typed != b"hang up":
+        os.close(ours)
+
+
 # Repairs that are none
 
 

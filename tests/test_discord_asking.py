@@ -51,7 +51,8 @@ async def state(house: DiscordHouse, id: str) -> ConsentState:
         return (await consents.get(db, id)).state
 
 
-def test_every_verb_is_in_the_menu(house: DiscordHouse) -> None:
+async def test_every_verb_is_in_the_menu(house: DiscordHouse) -> None:
+    await until(lambda: house.server.registered_commands)
     moss = next(one for one in house.server.registered_commands if one["name"] == "moss")
     assert {one["name"] for one in moss["options"]} == set(VERBS)
     menu = next(one for one in house.server.registered_commands if one["name"] == "Flag for Moss")

@@ -61,6 +61,23 @@ async def test_from_the_question_to_the_flag_and_its_thanks(house: DiscordHouse)
     assert "Thank you, that is flagged" in texts(house, ANNA + 1_000_000)[0][1]
 
 
+async def test_words_after_a_flag_in_its_thread_are_the_reason_and_not_for_the_agent(house: DiscordHouse) -> None:
+    root = await house.server.says(EVE, f"<@{BOT}> Refund?")
+    await until(lambda: texts(house, root))
+    await house.idle()
+    reply = int(house.server.messages[root][0]["id"])
+    await house.server.reacts(EVE, reply, channel=root)
+    await house.becomes(lambda: house.flags(reply))
+    await house.server.says(EVE, "reason: It is 30 days.", channel=root)
+
+    async def given() -> bool:
+        return [flag.reason for flag in await house.flags(reply)] == ["It is 30 days."]
+
+    await house.becomes(given)
+    await house.idle()
+    assert [who for who, _ in texts(house, root)] == ["Moss", f"user{EVE}"]
+
+
 async def test_direct_messages_are_one_conversation(house: DiscordHouse) -> None:
     direct = EVE + 1_000_000
     for n, text in enumerate(("Hello?", "Still there?"), 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot import doctor, pitfalls
+from bot.chat import Health
 from bot.settings import Settings, load
 from core.containers.docker_host import DockerHost
 from core.containers.process_host import ProcessHost
@@ -156,6 +157,26 @@ def test_a_place_that_nobody_can_reach_is_found(house: House, more: str, words: 
     (finding,) = pitfalls.of_places(settings(house, more + rooms))
     assert finding.level is Outcome.failed
     assert words in finding.sentence
+
+
+PLATFORMS = """
+[[slack]]
+bot_token = "xoxb-1"
+app_token = "xapp-1"
+[digest]
+places = ["slack/T1/C1"]
+"""
+
+
+def test_a_workspace_of_slack_is_known_as_soon_as_moss_runs(house: House) -> None:
+    known = settings(house, PLATFORMS)
+    assert list(pitfalls.of_places(known)) == []
+    assert list(pitfalls.of_places(known, [Health(platform="slack"), Health(platform="slack", workspace="T1")])) == []
+    (finding,) = pitfalls.of_places(known, [Health(platform="room", workspace="room"), SLACK])
+    assert finding.sentence == "`slack/T1/C1` is in no workspace of this Moss; it is in T2."
+
+
+SLACK = Health(platform="slack", workspace="T2", connected=True)
 
 
 def test_the_room_is_no_place_when_it_is_switched_off(house: House) -> None:

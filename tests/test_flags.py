@@ -17,7 +17,7 @@ from core.model.evidence import FailureKind, Flag
 from core.model.transcript import Message, Place, Transcript
 from core.store import Store, batches, facts
 from flags.exchange import MAX_LINE_CHARS, MAX_LINES, Feedback, Line, add_evidence, export, parse
-from flags.raise_flag import MAX_CHARS, NOTED, Raised, Withdrawal, raise_flag, withdraw
+from flags.raise_flag import MAX_CHARS, NOTED, NOTES, Raised, Withdrawal, raise_flag, withdraw
 from flags.seal import seal, seal_old
 from tests.support.databases import DATABASES, HeldClock, opened
 from tests.support.stored import DESK, PLACE, flag, transcript, with_substrate
@@ -175,6 +175,18 @@ async def test_what_is_said_about_a_sealed_flag_is_noted_once_and_changes_no_bat
     async with store.reading() as db:
         (chunk,) = await batches.chunks(db, batch)
     assert (chunk.weight, chunk.flags[0].reason) == (1, None)
+
+
+async def test_a_reaction_that_goes_on_and_off_a_sealed_flag_is_noted_a_few_times_only(store: Store) -> None:
+    batch = (await flagged(store, "t1", emoji="x")).batch.id
+    await seal(store, batch, "ben")
+    for _ in range(NOTES // 2):
+        await withdraw(store, DESK, PLACE, "t1", "anna", "x")
+        await flagged(store, "t1", emoji="x")
+    with pytest.raises(Refused, match=f"keeps your flag; {NOTES} things you said of it since are noted"):
+        await withdraw(store, DESK, PLACE, "t1", "anna", "x")
+    assert (await flagged(store, "t1", emoji="x")).late
+    assert len(await noted(store, batch)) == NOTES
 
 
 async def test_the_flag_that_fills_a_batch_is_in_it_once_when_it_is_raised_again(store: Store) -> None:

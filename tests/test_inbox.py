@@ -140,7 +140,7 @@ async def test_a_lane_is_worked_in_order_and_several_lanes_at_a_time(store: Stor
     worker = Worker(store)
     worker.takes_s = 0.02
     for n in range(12):
-        await worker.inbox.take(said(n, thread=f"t{n % 3}"))
+        await worker.inbox.take(said(n, thread=f"t{n % 3}", person=f"paper:{n % 3}"))
     await worker.work()
     assert sorted(worker.ended) == sorted(f"e{n}" for n in range(12))
     for thread in range(3):
@@ -152,9 +152,75 @@ async def test_no_more_is_under_way_than_there_is_room_for(store: Store) -> None
     worker = Worker(store)
     worker.takes_s = 0.02
     for n in range(20):
-        await worker.inbox.take(said(n, thread=f"t{n}"))
+        await worker.inbox.take(said(n, thread=f"t{n}", person=f"paper:{n % 5}"))
     await worker.work()
     assert worker.most == rooms.AT_ONCE[rooms.TALK]
+
+
+async def test_whoever_asks_much_leaves_room_for_others_and_is_heard_in_the_end(store: Store) -> None:
+    worker = Worker(store)
+    worker.takes_s = 0.05
+    for n in range(12):
+        await worker.inbox.take(said(n, thread=f"t{n}", person="paper:eve"))
+    for n in range(12, 14):
+        await worker.inbox.take(said(n, thread=f"t{n}", person="paper:bob"))
+    await worker.work()
+    assert worker.most == 2 * rooms.OF_ONE_PERSON[rooms.TALK]
+    assert set(worker.began[:4]) == {"e0", "e1", "e12", "e13"}
+    assert sorted(worker.ended) == sorted(f"e{n}" for n in range(14))
+
+
+async def test_what_takes_too_long_is_ended_and_told_and_not_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "LONGEST_S", 0.05)
+    worker = Worker(store)
+    worker.takes_s = 30
+    await worker.inbox.take(said(1))
+    await worker.work()
+    assert worker.began == ["e1"]
+    (gone,) = worker.gone
+    assert gone[0] == "e1"
+    assert "took longer than" in gone[1]
+
+
+async def test_a_time_limit_of_its_own_is_a_failure_like_any_other(store: Store) -> None:
+    worker, tries = Worker(store), []
+
+    async def perform(delivery: Delivery) -> None:
+        tries.append(delivery.tries)
+        if delivery.tries < 2:
+            raise TimeoutError
+
+    worker.perform = perform  # type: ignore[method-assign]
+    await worker.inbox.take(said(1))
+    await worker.work()
+    assert (tries, worker.gone) == ([0, 1, 2], [])
+
+
+async def test_what_one_moss_has_begun_no_other_begins_and_it_may_itself(store: Store) -> None:
+    began: list[tuple[str, bool, bool]] = []
+
+    def performing(worker: Worker, name: str) -> None:
+        async def perform(delivery: Delivery) -> None:
+            began.append((name, await worker.inbox.is_begun(delivery), await worker.inbox.begins(delivery)))
+            if len(began) == 1:
+                raise Unavailable("Later.")
+            if len(began) == 2:
+                await asyncio.sleep(30)  # it dies in the middle
+
+        worker.perform = perform  # type: ignore[method-assign]
+
+    first, second = Worker(store, "first"), Worker(store, "second")
+    performing(first, "first")
+    performing(second, "second")
+    await first.inbox.take(said(1))
+    working = first.start()
+    await until(lambda: len(began) == 2)
+    await first.inbox.finish(0)
+    await working
+    await second.work()
+    assert began == [("first", False, True), ("first", True, True), ("second", True, False)]
 
 
 async def test_what_waits_for_the_agent_does_not_hold_up_what_is_asked_of_moss(store: Store) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bot import posting
+from bot import patience, posting
 from bot.chat import Card, Picture
 from bot.posting import find, link_to, looks, post_once, show
-from core.model.errors import Refused, Unavailable
+from core.model.errors import MossError, Refused, Unavailable
 from core.model.transcript import Place
 from core.store import Store, posts
 from tests.support.databases import DATABASES, HeldClock, opened
@@ -86,8 +86,8 @@ async def test_a_platform_that_hangs_is_away(store: Store, monkeypatch: pytest.M
         async def post(self, place, what, key, *, as_agent=""):  # type: ignore[no-untyped-def]
             await asyncio.sleep(60)
 
-    monkeypatch.setattr(posting, "CALL_S", 0.05)
-    with pytest.raises(Unavailable, match="did not take a message"):
+    monkeypatch.setattr(patience, "CALL_S", 0.05)
+    with pytest.raises(Unavailable, match="paper did not answer within"):
         await post_once(store, {"paper": Hanging()}, PAPER, "Hello.", "k")
 
 
@@ -106,21 +106,74 @@ async def test_a_card_is_edited_only_when_it_would_look_otherwise(store: Store, 
     assert len({looks(one) for one in (card("a"), card("a", b"x"), card("a", b"y"), card("b", b"y"))}) == 4
 
 
-async def test_of_two_edits_at_once_the_slower_one_is_made_anew(store: Store, chat: PaperChat) -> None:
-    """It showed what was true before the faster one, and came last."""
+async def test_while_one_edits_no_other_does(store: Store, chat: PaperChat) -> None:
     chats = {"paper": chat}
     await show(store, chats, PAPER, card("queued"), "k")
 
     class Slow(PaperChat):
         async def edit(self, place: Place, message: str, what: Card) -> None:
+            with pytest.raises(Unavailable, match="about to edit k"):
+                await show(store, chats, PAPER, card("applied"), "k")
+            await chat.edit(place, message, what)
+
+    await show(store, {"paper": Slow()}, PAPER, card("running"), "k")
+    assert chat.texts() == ["running"]
+    await show(store, chats, PAPER, card("applied"), "k")
+    assert chat.texts() == ["applied"]
+
+
+async def test_whoever_lost_their_claim_while_they_edited_edits_anew(
+    store: Store, chat: PaperChat, clock: HeldClock
+) -> None:
+    """It showed what was true before the other one, and came last."""
+    chats = {"paper": chat}
+    await show(store, chats, PAPER, card("queued"), "k")
+
+    class Late(PaperChat):
+        async def edit(self, place: Place, message: str, what: Card) -> None:
+            clock.advance(posting.CLAIM_S)
             await show(store, chats, PAPER, card("applied"), "k")
             await chat.edit(place, message, what)
 
     with pytest.raises(Unavailable, match="edited k too"):
-        await show(store, {"paper": Slow()}, PAPER, card("running"), "k")
+        await show(store, {"paper": Late()}, PAPER, card("running"), "k")
     assert chat.texts() == ["running"], "which is wrong, and known to be unknown"
     await show(store, chats, PAPER, card("applied"), "k")
     assert chat.texts() == ["applied"]
+
+
+async def test_whoever_lost_their_claim_while_they_posted_leaves_the_record_to_the_other(
+    store: Store, chat: PaperChat, clock: HeldClock
+) -> None:
+    class Late(PaperChat):
+        problem: MossError | None = None
+
+        async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
+            clock.advance(posting.CLAIM_S)
+            await post_once(store, {"paper": chat}, PAPER, "Hello.", key)
+            if self.problem:
+                raise self.problem
+            return "a second one"
+
+    theirs = await post_once(store, {"paper": Late()}, PAPER, "Hello.", "k")
+    assert (theirs.message, await find(store, "k")) == ("m1", theirs)
+    for n, kind in enumerate((Refused, Unavailable), start=1):
+        late = Late()
+        late.problem = kind("Not now.")
+        with pytest.raises(kind, match="Not now"):
+            await post_once(store, {"paper": late}, PAPER, "Hello.", f"k{n}")
+        found = await find(store, f"k{n}")
+        assert found is not None
+        assert found.message == f"m{n + 1}"
+
+
+async def test_an_edit_that_failed_holds_up_nobody(store: Store, chat: PaperChat) -> None:
+    await show(store, {"paper": chat}, PAPER, card("a"), "k")
+    chat.away = 1
+    with pytest.raises(Unavailable):
+        await show(store, {"paper": chat}, PAPER, card("b"), "k")
+    await show(store, {"paper": chat}, PAPER, card("b"), "k")
+    assert chat.texts() == ["b"]
 
 
 async def test_a_card_on_a_platform_that_was_switched_off_goes_on_elsewhere(store: Store, chat: PaperChat) -> None:

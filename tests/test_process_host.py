@@ -164,6 +164,26 @@ async def test_an_agent_whose_number_was_never_written_down_is_found_all_the_sam
     assert process.survivors(f"box-{spec.name}-") == []
 
 
+async def test_an_agent_that_lost_what_boxed_it_runs_on_and_gets_no_second_beside_it(stage: Stage) -> None:
+    spec = await stage.started(SERVE)
+    async with knocking(stage.host, spec.name):
+        pass
+    box, again = box_of(stage, spec.name), stage.again()
+    boxing = box.pid()
+    assert boxing
+    os.kill(boxing, signal.SIGKILL)
+    assert await process.wait_gone(boxing, box.tag, 5)
+    (agent,) = process.survivors(box.tag)
+    found = await again.look(spec.name)
+    assert found
+    assert found.running
+    await again.start(spec.name)
+    assert process.survivors(box.tag) == [agent]
+    assert await again.wait(spec.name, 0.1) is None
+    os.kill(agent, signal.SIGKILL)
+    assert await again.wait(spec.name, 5) == 137
+
+
 async def test_commands_of_a_dead_moss_end_with_their_box(stage: Stage) -> None:
     spec = await stage.started()
     box = box_of(stage, spec.name)

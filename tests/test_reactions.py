@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.event import listen
 
 from bot import inbox, verbs
 from bot.chat import Reacted
+from bot.inbox import Delivery
 from core.model.errors import NotFound
 from core.model.evidence import Chunk, FailureKind
 from core.store import Store, batches, facts, posts
@@ -115,6 +117,29 @@ async def test_a_removal_that_arrives_before_its_reaction_wins(chat: ChatMoss) -
     other = chat.reacted(reply, "x", at=START + timedelta(seconds=1))
     await chat.did(other)
     assert len(await chunks(chat.store)) == 1
+
+
+async def test_to_toggle_a_reaction_a_thousand_times_looks_each_up_in_an_index(tmp_path: Path) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(_: object, __: object, statement: str, values: tuple[object, ...], *more: object) -> None:
+        asked.append((statement, values))
+
+    async with opened("sqlite", tmp_path, HeldClock()) as store, chat_moss(store, tmp_path) as chat:
+        event = chat.reacted("r1", at=START + timedelta(seconds=1))
+        await chat.take(event, chat.reacted("r1", "x", added=False, at=START + timedelta(seconds=2)))
+        late = chat.reacted("r1", added=False, at=START)
+        await chat.take(late)
+        async with store.reading() as db:
+            engine = db.engine.sync_engine
+            listen(engine, "before_cursor_execute", note)
+            assert await chat.inbox.overtaken(Delivery(3, late))
+            assert not await chat.inbox.overtaken(Delivery(1, event))
+            ours = [one for one in asked if "inbox" in one[0]]
+            assert len(ours) == 2
+            for statement, values in ours:
+                plan = (await db.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)).all()
+                assert any("ix_inbox_reactions (lane=? AND emoji=? AND happened_at>?" in row.detail for row in plan)
 
 
 async def test_a_flag_taken_back_after_sealing_is_noted_and_counts(chat: ChatMoss) -> None:

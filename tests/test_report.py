@@ -1,11 +1,14 @@
 """Everything about one run: gathered from a real store and real artefacts, whatever is missing among them."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from bot.report import all_evidence, evidence, gather, median_trial, read_diff, read_logs, read_trials, standing
+from bot.digest import compose
+from bot.report import evidence, gather, listed, median_trial, read_diff, read_logs, read_trials, standing
 from core.model.errors import NotFound, Refused
 from core.model.keypoints import Keypoint, Level, Row, TaskKind
 from core.model.run import RunState, Stage
@@ -143,6 +146,22 @@ async def test_a_flag_taken_back_after_the_batch_was_sealed_is_told_and_stays(ro
     assert len(report.chunks) == 2
 
 
+async def test_of_long_logs_the_end_is_read_and_the_rest_is_named(room: Newsroom) -> None:
+    run = await room.begin()
+    folder = room.data / "runs" / run.id
+    (folder / "control").mkdir(parents=True)
+    (folder / "control" / "build.log").write_text("x" * 5_000_000 + "\nfailed: here")
+    (folder / "probe.log").write_text("short")
+    report = await gather(room.store, room.data, run.id)
+    found = read_logs(report, 2_000)
+    assert found["probe.log"] == "short"
+    where = f"{folder}/control/build.log"
+    assert found["control/build.log"].startswith(f"… 4,999,013 bytes before this are in {where}\nxxx")
+    assert found["control/build.log"].endswith("\nfailed: here")
+    assert len(found["control/build.log"]) < 1_200
+    assert len(read_logs(report)["control/build.log"]) == 5_000_013
+
+
 async def test_how_a_substrate_stands(room: Newsroom) -> None:
     run = await room.begin()
     asked = await room.offer(run.id)
@@ -160,4 +179,18 @@ async def test_a_batch_with_its_evidence_and_its_run(room: Newsroom) -> None:
     run = await room.run()
     one = await evidence(room.store, run.batch)
     assert (one.batch.id, len(one.chunks), one.run) == (run.batch, 2, run)
-    assert await all_evidence(room.store, "desk") == [one]
+    ((listed_batch,), held) = await listed(room.store, "desk", 5)
+    assert (listed_batch.batch, listed_batch.held, listed_batch.run, held) == (one.batch, 2, run, 1)
+
+
+async def test_a_list_counts_flagged_replies_without_reading_their_transcripts(room: Newsroom) -> None:
+    for channel in "abc":
+        await room.flag(0, place=PAPER.model_copy(update={"channel": channel}))
+    async with room.store.writing() as db:
+        await db.execute(text("UPDATE chunks SET transcript = '[]'"))  # whoever reads one fails
+    newest, held = await listed(room.store, "desk", 2)
+    older, _ = await listed(room.store, "desk", 2, skip=2)
+    assert ([one.held for one in newest + older], held) == ([1, 1, 1], 3)
+    assert (await standing(room.store, "desk")).open_batches == 3
+    until = room.store.now()
+    assert "3 flagged replies" in str(await compose(room.store, "desk", until - timedelta(days=1), until))

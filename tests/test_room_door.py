@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bot.adapters.room import door
 from bot.adapters.room.door import BURST
 from bot.adapters.room.server import HEADERS
 from core.clock import system_clock
@@ -182,7 +183,7 @@ async def test_what_fails_inside_tells_nothing_of_its_inside(
     assert "geheim" not in answer.text
 
 
-async def test_who_does_too_much_is_told_to_wait_and_looking_stays_free(
+async def test_who_does_too_much_is_told_to_wait_and_may_look_meanwhile(
     house: House, anna: httpx.AsyncClient, ben: httpx.AsyncClient
 ) -> None:
     id = await house.say("Refunded 17.", agent="desk")
@@ -193,6 +194,41 @@ async def test_who_does_too_much_is_told_to_wait_and_looking_stays_free(
     assert int(slowed[0].headers["retry-after"]) >= 0
     assert (await anna.get("/api/me")).status_code == 200
     assert (await ben.put(f"/api/messages/{id}/reactions/x")).status_code == 204
+
+
+async def test_who_looks_too_often_is_told_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "READ_BURST", 5)
+    monkeypatch.setattr(door, "READS_PER_S", 0.001)
+    async with (
+        a_room(tmp_path) as house,
+        await house.client("anna") as anna,
+        await house.client("ben") as ben,
+    ):
+        assert [(await anna.get("/api/me")).status_code for _ in range(5)] == [200] * 5
+        refused(await anna.get("/api/messages?channel=desk"), 429, "too often")
+        for path in ("/c/desk", "/runs/run-1/log", "/batches", "/api/events"):
+            assert (await anna.get(path)).status_code == 429, path
+        assert (await ben.get("/api/me")).status_code == 200
+        assert (await anna.post("/api/messages", json={"channel": "desk", "text": "Hello."})).status_code == 201
+
+
+async def test_of_very_many_only_whoever_came_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "REMEMBERED", 3)
+    pace = door.Pace(1, 0.0001)
+    for who in ("first", "second", "third", "fourth"):
+        pace.take(who)
+    pace.take("first")
+    for who in ("third", "fourth", "first"):
+        with pytest.raises(door.TooOften):
+            pace.take(who)
+
+
+async def test_to_ask_for_the_head_of_the_stream_opens_none(house: House, anna: httpx.AsyncClient) -> None:
+    for _ in range(door.STREAMS + 1):
+        answer = await anna.head("/api/events")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    async with anna.stream("GET", "/api/events") as events:
+        assert events.status_code == 200
 
 
 async def test_every_answer_forbids_what_pages_do_not_need(house: House, anna: httpx.AsyncClient) -> None:

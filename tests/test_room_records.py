@@ -17,7 +17,7 @@ from tests.support.stored import version
 from tests.support.told_run import DIFF, told_run
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e & \"quoted\" 'words' {{ 7*7 }}"
-ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;words&#39; {{ 7*7 }}"
+ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m\\u202e &amp; &#34;quoted&#34; &#39;words&#39; {{ 7*7 }}"
 
 
 @pytest.fixture

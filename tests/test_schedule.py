@@ -81,6 +81,12 @@ def test_an_hourly_line_misses_no_hour_but_the_one_that_comes_twice() -> None:
         ("0,6", {"Sat", "Sun"}),
         ("mon-fri", {"Mon", "Tue", "Wed", "Thu", "Fri"}),
         ("6-7", {"Sat", "Sun"}),
+        ("1-5/2", {"Mon", "Wed", "Fri"}),
+        ("0-6/3", {"Sun", "Wed", "Sat"}),
+        ("*/2", {"Sun", "Tue", "Thu", "Sat"}),
+        ("sun-tue", {"Sun", "Mon", "Tue"}),
+        ("Mon-Sun/6", {"Mon", "Sun"}),
+        ("sat-sun,3", {"Sat", "Sun", "Wed"}),
         ("*", {"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}),
     ],
 )
@@ -95,7 +101,33 @@ def test_weekdays_are_counted_as_cron_counts_them(weekday: str, names: set[str])
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "0 9 * *", "0 9 * * mon-fri extra", "61 9 * * *", "0 9 * * 8", "0 9 * * 5-1", "x y z a b"]
+    ("cron", "days"),
+    [
+        ("0 9 1,15 * mon", ["01", "05", "12", "15", "19", "26"]),
+        ("0 9 * * thu", ["01", "08", "15", "22", "29"]),
+        ("0 9 */10 * thu", ["01"]),
+        ("0 9 13-14 * *", ["13", "14"]),
+    ],
+)
+def test_a_day_and_a_weekday_together_mean_either(cron: str, days: list[str]) -> None:
+    assert [each[:2] for each in due_in(cron, "UTC", "2026-01-01", "2026-01-31", timedelta(hours=6))] == days
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "",
+        "0 9 * *",
+        "0 9 * * mon-fri extra",
+        "61 9 * * *",
+        "0 9 * * 8",
+        "0 9 * * 5-1",
+        "x y z a b",
+        "0 9 * * 1/2",
+        "0 9 * * */0",
+        "0 9 * * mond",
+        "0 9 * * 1,",
+    ],
 )
 def test_a_line_that_is_none_is_refused_with_an_example(cron: str) -> None:
     assert problem(cron) == "is no cron line; write minute, hour, day, month and weekday, such as `0 9 * * mon-fri`"
@@ -103,6 +135,7 @@ def test_a_line_that_is_none_is_refused_with_an_example(cron: str) -> None:
 
 def test_a_day_that_never_comes_is_refused() -> None:
     assert problem("0 9 31 2 *") == "is never due; name a day that its month has"
+    assert problem("0 9 31 2 fri") == problem("0 9 31 2 *")
     assert problem("0 9 29 2 *") is None
 
 

@@ -248,3 +248,31 @@ async def test_notes_of_what_was_sent_are_forgotten_when_nothing_asks_for_them_a
     assert (await sent.begin("old")).since is None
     assert (await sent.begin("new")).since is not None
     assert (await other.begin("old")).since is not None
+
+
+async def test_who_is_in_a_user_group_is_slacks_word_and_counts_for_a_minute(
+    chat: SlackChat, slack: LoopbackSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack.groups["S77"] = ["U1"]
+    crew, among = f"slack:{TEAM}/S77", {f"slack:{TEAM}/S77", "slack:T9/S77", f"slack:{TEAM}/U2"}
+    assert await chat.groups_of("slack:T1/U1", among) == {crew}
+    slack.groups["S77"] = []
+    assert await chat.groups_of("slack:T1/U1", among) == {crew}
+    assert await chat.groups_of("slack:T9/U1", among) == frozenset()
+    assert len(slack.called("usergroups.users.list")) == 1
+    monkeypatch.setattr(slack_chat, "GROUP_S", 0.0)
+    assert await chat.groups_of("slack:T1/U1", among) == frozenset()
+
+
+@pytest.mark.parametrize("error", ["missing_scope", "no_such_subteam", "internal_error"])
+async def test_a_user_group_that_slack_does_not_show_holds_nobody_and_hides_no_other(
+    chat: SlackChat, slack: LoopbackSlack, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    monkeypatch.setattr(slack_chat, "GROUP_S", 0.0)
+    slack.groups |= {"S77": ["U1"], "S78": ["U1"]}
+    assert await chat.groups_of("slack:T1/U1", {f"slack:{TEAM}/S77"})
+    slack.fail("usergroups.users.list", Fault(error))
+    with pytest.raises((Refused, Unavailable)):
+        await chat.groups_of("slack:T1/U1", {f"slack:{TEAM}/S77"})
+    slack.fail("usergroups.users.list", Fault(error))
+    assert await chat.groups_of("slack:T1/U1", {f"slack:{TEAM}/S77", f"slack:{TEAM}/S78"})

@@ -73,6 +73,29 @@ def test_the_agent_that_speaks_under_its_own_name_is_watched(speaker: dict[str, 
     assert event.text == "No refunds."
 
 
+def changed(message: dict[str, Any], before: str = "No.") -> dict[str, Any]:
+    return {
+        "type": "message", "subtype": "message_changed", "channel": "C1", "channel_type": "channel", "ts": "9.9",
+        "message": {**message, "edited": {"user": "UAGENT", "ts": "9.9"}},
+        "previous_message": {"type": "message", "text": before, "ts": message.get("ts", "")},
+    }  # fmt: skip
+
+
+def test_other_words_of_the_agent_are_its_reply_edited() -> None:
+    inner = {"type": "message", "user": "UAGENT", "text": "Within 30 days.", "ts": "2.2", "thread_ts": "1.1"}
+    event = happened(changed(inner))
+    assert isinstance(event, Replied)
+    assert (event.message, event.text, event.edited, event.place.thread) == ("2.2", "Within 30 days.", True, "1.1")
+    assert event.at == datetime.fromtimestamp(9.9, UTC)
+    assert happened(changed(inner, "Something else.")).id == event.id, "one change, however often it is brought"
+
+
+@pytest.mark.parametrize("speaker", [{"user": "U1"}, {"user": BOT_USER}, {"user": "U5", "bot_id": BOT}])
+def test_other_words_of_anybody_else_and_the_same_words_are_nothing(speaker: dict[str, str]) -> None:
+    assert happened(changed({"type": "message", "text": "Hello.", "ts": "2.2", **speaker})) is None
+    assert happened(changed({"type": "message", "text": "Hello.", "ts": "2.2", "user": "UAGENT"}, "Hello.")) is None
+
+
 def test_other_bots_are_nobody() -> None:
     assert happened(said("hello", "2.2", bot_id="BOTHER", subtype="bot_message")) is None
 
@@ -124,6 +147,7 @@ def test_nonsense_is_no_event_and_no_error(body: dict[str, Any], event: Any) -> 
     assert events.pressed(body, HERE, NOW) is None
     assert events.asked_for_flag(body) is None
     events.happened(body | {"event": event}, HERE)
+    events.happened({"event": body | {"type": "message", "subtype": "message_changed"}}, HERE)
     events.workspace_of(body, {"T1": HERE})
 
 

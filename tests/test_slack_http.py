@@ -62,6 +62,18 @@ async def test_signed_calls_of_every_kind_are_written_down(store: Store, slack: 
     assert await held(store) == 3
 
 
+async def test_a_call_that_comes_again_counts_once_and_a_second_retry_may_be_the_first_to_arrive(
+    store: Store, slack: LoopbackSlack
+) -> None:
+    for _ in range(2):  # the second time after a restart
+        async with answering(store, slack) as server:
+            await until(lambda server=server: server.health[0].connected)
+            for retry in (2, 3):
+                body = slack.envelope(reaction("1790000000.000100"), "Ev1")
+                assert await call(server.ports[0], body, retry=retry) == 200
+    assert await held(store) == 1
+
+
 async def test_the_address_proves_itself_to_slack(store: Store, slack: LoopbackSlack) -> None:
     async with answering(store, slack) as server:
         assert await call(server.ports[0], {"type": "url_verification", "challenge": "c"}) == 200

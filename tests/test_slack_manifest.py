@@ -40,7 +40,8 @@ def test_it_subscribes_to_what_moss_understands(manifest: dict[str, Any]) -> Non
 def test_the_calls_of_the_adapter_are_those_the_scopes_are_asked_for() -> None:
     source = "".join(file.read_text() for file in ADAPTER.glob("*.py"))
     source = source.replace((ADAPTER / "web.py").read_text().partition("SCOPES: ")[2].partition("}")[0], "")
-    named = set(re.findall(r'"((?:auth|chat|conversations|files|reactions|users|views)\.[A-Za-z_0-9]+)"', source))
+    families = "apps|auth|chat|conversations|files|reactions|usergroups|users|views"
+    named = set(re.findall(rf'"((?:{families})\.[A-Za-z_0-9.]+)"', source))
     assert named == set(SCOPES)
 
 

@@ -156,6 +156,14 @@ async def test_a_new_socket_is_open_before_the_old_one_is_closed(on: Connected, 
     assert on.server.health[0].reconnects == 1
 
 
+async def test_a_socket_that_slack_closes_for_good_is_replaced_by_another(on: Connected) -> None:
+    await on.slack.disconnect("link_disabled")
+    await until(lambda: on.slack.opened == 2 and on.server.health[0].connected)
+    await on.slack.event(reaction("1790000000.000100"))
+    assert len(on.inbox.fresh) == 1
+    assert on.slack.most == 1
+
+
 async def test_a_cut_line_loses_nothing(on: Connected) -> None:
     payload = on.slack.envelope(reaction("1790000000.000100"))
     on.slack.abort()

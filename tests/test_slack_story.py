@@ -13,6 +13,7 @@ import pytest
 from bot import inbox
 from bot.adapters.slack.adapter import SlackAdapter
 from bot.announcer import Announcer
+from bot.reasons import KEPT
 from bot.receive import give_up, receive
 from bot.sections import Slack
 from core.model.consent import ConsentState
@@ -63,12 +64,13 @@ class Lived:
 
 
 @asynccontextmanager
-async def lived(tmp: Path, way: str) -> AsyncIterator[Lived]:
+async def lived(tmp: Path, way: str, **more: str) -> AsyncIterator[Lived]:
     async with talking(tmp) as chat, loopback_slack() as slack:
         chat.configure(people=PEOPLE)
+        chat.permit(maintainers=frozenset({"mary", "slack:T1/S77"}))
         chat.configure(announce=chat.moss.settings.announce.model_copy(update={"place": f"slack/T1/{CHANNEL}"}))
         reached = {"app_token": "xapp-test"} if way == "socket" else {"signing_secret": SECRET, "port": 0}
-        settings = Slack.model_validate(slack.settings | reached)
+        settings = Slack.model_validate(slack.settings | reached | more)
         server = SlackAdapter(chat.store, chat.moss.settings, [settings], chat.moss.inbox, first_pause_s=0.05)
         server.listen()
         moss = replace(chat.moss, chats={"slack": server.chat})
@@ -118,6 +120,8 @@ async def test_a_mention_is_answered_flagged_and_its_repair_approved(tmp_path: P
 
         assert "evolve" in await on.private("evolv")  # a typo gets a suggestion
         assert "You may not" in await on.private("evolve", user="U1")
+        on.slack.groups["S77"] = ["UGWEN"]
+        assert "No run of little is under way" in await on.private("stop", user="UGWEN")
         assert "How things stand" in await on.private("status")
 
         async with on.store.reading() as db:
@@ -137,6 +141,38 @@ async def test_a_mention_is_answered_flagged_and_its_repair_approved(tmp_path: P
             assert (await consents.get(db, consent)).state is ConsentState.granted
         await until(lambda: not any(one["value"].startswith("approve") for one in buttons(card)))
         await until(lambda: any("Approved by anna" in text for text in on.slack.texts()))
+
+
+async def test_words_in_the_thread_are_for_the_agent_unless_they_say_that_they_are_a_reason(tmp_path: Path) -> None:
+    async with lived(tmp_path, "socket") as on:
+        thread = "1790000001.000100"
+        reply = await on.answered("Refund for A-1?", thread)
+        await on.event(reaction(reply))
+        await on.event(said(":-1: It is 30 days.", "1790000002.000100", thread_ts=thread))
+        await until(lambda: len(on.slack.whispers) == 2)
+        assert on.slack.whispers[1]["text"] == KEPT
+        (chunk,) = await on.chunks()
+        assert [flag.reason for flag in chunk.flags] == ["It is 30 days."]
+        await on.event(said("And for A-2?", "1790000003.000100", thread_ts=thread))
+        await until(lambda: len(on.slack.texts()) == 2)
+        assert "And for A-2?" in on.slack.texts()[1]
+        assert not any("30 days" in text for text in on.slack.texts())
+
+
+async def test_an_agent_with_a_bot_of_its_own_is_watched_and_flagged_as_it_last_put_it(tmp_path: Path) -> None:
+    async with lived(tmp_path, "socket", agent_user="UAGENT") as on:
+        question, reply = "1790000001.000100", "1790000002.000100"
+        spoken = said("Thinking …", reply, user="UAGENT", bot_id="BAGENT", subtype="bot_message", thread_ts=question)
+        await on.event(spoken)
+        await on.event(said("Never mind.", "1790000002.500000", thread_ts=question))
+        edited = {"type": "message", "subtype": "message_changed", "channel": CHANNEL, "ts": "1790000003.000100"}
+        inner = {name: value for name, value in spoken.items() if name not in ("channel", "channel_type")}
+        await on.event(edited | {"message": inner | {"text": "No refunds."}, "previous_message": inner})
+        await on.event(reaction(reply, at="1790000004.000100"))
+        await until(lambda: on.slack.whispers)
+        (chunk,) = await on.chunks()
+        assert (chunk.turn, chunk.flagged.content) == (reply, "No refunds.")
+        assert on.slack.messages == {}, "it speaks for itself"
 
 
 async def test_complaints_that_came_and_went_while_moss_was_away_are_found(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import os
 import sqlite3
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
@@ -14,6 +16,7 @@ from sqlalchemy import Connection, text
 from core.clock import system_clock
 from core.model.errors import BadInput, MossError, Unavailable
 from core.store import Store, facts, people, schema, upgrade
+from core.store import inbox as letters
 from core.store.engine import address, connect, for_changes, transaction
 from core.store.tables import metadata
 from tests.support.databases import DATABASES, HeldClock, database, empty_postgresql, opened
@@ -54,7 +57,7 @@ async def test_the_revisions_lead_to_exactly_the_partial_indexes_of_the_code(tmp
     await engine.dispose()
     await upgrade(f"sqlite:///{upgraded}")
     assert indexes(made) == indexes(upgraded)
-    assert sum("WHERE" in index for index in indexes(made)) == 6
+    assert sum("WHERE" in index for index in indexes(made)) == 7
 
 
 @pytest.mark.parametrize("kind", DATABASES)
@@ -68,6 +71,30 @@ async def test_an_upgrade_may_be_repeated_and_keeps_what_is_there(kind: str, tmp
         async with store.reading() as db:
             assert len(await facts.chain(db, DESK)) == 1
         assert schema.head() in await store.ping()
+        await store.close()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+async def test_what_waits_in_the_inbox_of_an_older_moss_waits_after_the_upgrade(kind: str, tmp_path: Path) -> None:
+    def to_0002(connection: Connection) -> None:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+
+    sqlite = nullcontext(f"sqlite:///{tmp_path}/old.db")
+    async with empty_postgresql() if kind == "postgresql" else sqlite as url:
+        where = address(url)
+        engine = connect(where)
+        async with transaction(for_changes(engine), where) as db:
+            await db.run_sync(to_0002)
+            row = "'paper', 'acme', 'e1', 'act x', '{\"kind\": \"reacted\"}', '2026-01-05 09:00:00'"
+            await db.exec_driver_sql(f"INSERT INTO inbox (platform, workspace, event, lane, body, at) VALUES ({row})")
+        await engine.dispose()
+        assert await upgrade(url) == schema.head() == "0003"
+        store = await Store.open(url, HeldClock())
+        async with store.reading() as db:
+            assert await letters.waiting(db, "act ", 9) == 1
+            assert not await letters.is_overtaken(db, 9, "act x", "x", store.now())
         await store.close()
 
 

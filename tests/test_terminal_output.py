@@ -10,6 +10,7 @@ from bot.greeting import Start, greeting
 from bot.logs import for_people
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x1b[0m\nsecond \u202egnp.exe"
+SPELT = r"\x1b]0;owned\x07\x1b[31mred\x1b[0m" + "\n" + r"second \u202egnp.exe"
 
 
 def text(what: RenderableType) -> str:
@@ -31,6 +32,7 @@ def start(**changes: object) -> Start:
         "approvers": ("anna", "ben"),
         "without_token": (),
         "tokens": {},
+        "tokens_file": None,
         "problem": None,
     }
     return Start(**{**values, **changes})  # type: ignore[arg-type]
@@ -68,13 +70,14 @@ def test_a_line_of_the_log_reads_well_and_obeys_nobody() -> None:
         "subject": "run-1",
         "why": HOSTILE,
     }
-    assert for_people(None, "", dict(entry)) == "09:00:12  warning: a job waits; subject run-1; why red second gnp.exe"
+    said = for_people(None, "", dict(entry))
+    assert said == "09:00:12  warning: a job waits; subject run-1; why " + SPELT.replace("\n", " ")
     assert for_people(None, "", {"event": "running", "level": "info", "data": "/x"}) == "  running; data /x"
 
 
 def test_a_trace_is_shown_below_its_line_and_obeys_nobody() -> None:
     said = for_people(None, "", {"event": "verb failed", "level": "error", "exception": f"Traceback\n  {HOSTILE}"})
-    assert said.splitlines() == ["  error: verb failed", "Traceback", "  red", "second gnp.exe"]
+    assert said.splitlines() == ["  error: verb failed", "Traceback", *f"  {SPELT}".splitlines()]
 
 
 def test_a_card_reads_well_on_a_terminal_and_obeys_nobody() -> None:

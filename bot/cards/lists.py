@@ -1,11 +1,10 @@
 """Cards that answer a question: how things stand, which batches there are, what was live when."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 
 from bot.cards import parts
 from bot.chat import Card, Line, Section, Tone
-from bot.report import Evidence, Standing
+from bot.report import Evidence, Listed, Standing
 from bot.words import count, cut, duration, line, moment
 from core.model.evidence import Chunk
 from core.model.run import Run, RunState
@@ -23,7 +22,7 @@ def status(standings: Sequence[Standing]) -> Card:
         tone=Tone.bad if wants else Tone.asking if waits else Tone.calm,
         body=tuple(Section(heading=each.substrate, text="\n".join(_standing(each))) for each in standings),
     )
-    return parts.fitted(card, "moss status")
+    return parts.fitted(card, "`moss status` on the command line")
 
 
 def _standing(one: Standing) -> Iterator[str]:
@@ -56,23 +55,20 @@ def _state(state: RunState) -> str:
     return state.replace("_", " ")
 
 
-def all_batches(listed: Sequence[Evidence], substrate: str) -> Card:
-    """Newest first."""
-    lines = [_in_short(each) for each in listed[:BATCHES_SHOWN]]
-    more = len(listed) - BATCHES_SHOWN
-    lines += [f"and {more} older: `moss batches`"] if more > 0 else []
+def all_batches(listed: Sequence[Listed], substrate: str, page: int = 1, held: int = 0) -> Card:
+    """Newest first: one page of so many as there are."""
+    lines = [_in_short(each) for each in listed]
+    more = held - page * BATCHES_SHOWN
+    lines += [f"and {more} older: `/moss batches page {page + 1}`"] if more > 0 else []
     empty = "No batches yet: react to a bad reply with an emoji, or use `/moss flag`."
     return Card(title=f"Batches of {substrate}", body=(Section(text="\n".join(lines) or empty),))
 
 
-def _in_short(one: Evidence) -> str:
+def _in_short(one: Listed) -> str:
     run = f"; {one.run.id} is {_state(one.run.state)}" if one.run else ""
-    held = count(len(one.chunks), "flagged reply", "flagged replies")
-    return f"{one.batch.id}, {one.batch.state} since {moment(_since(one))} UTC: {held}{run}"
-
-
-def _since(one: Evidence) -> datetime:
-    return one.batch.sealed_at or one.batch.opened_at
+    held = count(one.held, "flagged reply", "flagged replies")
+    since = one.batch.sealed_at or one.batch.opened_at
+    return f"{one.batch.id}, {one.batch.state} since {moment(since)} UTC: {held}{run}"
 
 
 def batch(one: Evidence) -> Card:
@@ -88,11 +84,12 @@ def batch(one: Evidence) -> Card:
         for n, chunk in enumerate(one.chunks[:CHUNKS_SHOWN], start=1)
     ]
     more = len(one.chunks) - CHUNKS_SHOWN
-    body += [Section(text=f"And {more} more: `moss batch {found.id}`.")] if more > 0 else []
-    body.append(parts.complaints(one.chunks))
+    rest = f"`moss batch {found.id}` on the command line"
+    body += [Section(text=f"And {more} more: {rest}.")] if more > 0 else []
+    body.append(parts.complaints(one.chunks, rest))
     body.append(parts.people_can(_what_now(found.id, run)))
     card = Card(title=f"Batch {found.id} of {found.substrate}", lines=tuple(lines), body=tuple(body))
-    return parts.fitted(card, f"moss batch {found.id}")
+    return parts.fitted(card, rest)
 
 
 def _flags(chunk: Chunk) -> str:
@@ -107,11 +104,11 @@ def _what_now(id: str, run: Run | None) -> str:
     return f"`/moss evolve {id}` starts a repair."
 
 
-def history(versions: Sequence[Version], substrate: str) -> Card:
-    """Newest first."""
+def history(versions: Sequence[Version], substrate: str, page: int = 1) -> Card:
+    """Newest first, from a page on."""
     lines = [_version(version) for version in reversed(versions)][:VERSIONS_SHOWN]
     more = len(versions) - VERSIONS_SHOWN
-    lines += [f"and {more} older: `moss history`"] if more > 0 else []
+    lines += [f"and {more} older: `/moss history page {page + 1}`"] if more > 0 else []
     body = [Section(text="\n".join(lines) or "Nothing was ever live here: run `moss adopt` where the agent runs.")]
     body += [parts.people_can("`/moss rollback NUMBER` asks to go back to a version.")] if len(versions) > 1 else []
     return Card(title=f"Versions of {substrate}", body=tuple(body))

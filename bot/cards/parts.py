@@ -18,7 +18,8 @@ CARD_CHARS = 5_200
 """Of a whole card. The narrowest platform takes 6,000 characters in one message."""
 REPORT = "Show report"
 """Where the rest of a cut text stands: behind the button of this name."""
-_POINTER_CHARS = 50
+_POINTER_CHARS = 35
+"""Of what says how much was cut, besides where it stands."""
 
 
 def fitted(card: Card, rest: str = REPORT) -> Card:
@@ -27,7 +28,7 @@ def fitted(card: Card, rest: str = REPORT) -> Card:
     room = CARD_CHARS - len(card.text) - sum(len(part.heading) for part in card.body)
     if sum(parts) <= room:
         return card
-    limit = max(_level(parts, room) - _POINTER_CHARS, 0)
+    limit = max(_level(parts, room) - _POINTER_CHARS - len(rest), 0)
     body = (part.model_copy(update={"text": cut(part.text, limit, rest)}) for part in card.body)
     return card.model_copy(update={"body": tuple(body)})
 
@@ -50,7 +51,7 @@ def decide(consent: Consent) -> tuple[Action, ...]:
 
 def look(run: str, *, diff: bool) -> tuple[Action, ...]:
     shown = (Action(label="Show diff", verb="diff", subject=run),) if diff else ()
-    return (*shown, Action(label="Show report", verb="report", subject=run))
+    return (*shown, Action(label=REPORT, verb="report", subject=run))
 
 
 def names(people: Collection[str]) -> str:
@@ -96,7 +97,7 @@ def declined(consent: Consent) -> str:
     return ""
 
 
-def complaints(chunks: Sequence[Chunk]) -> Section:
+def complaints(chunks: Sequence[Chunk], rest: str = REPORT) -> Section:
     """What was wrong, in the words of those who flagged it."""
     raised = [flag for chunk in chunks for flag in chunk.flags if flag.withdrawn_at is None]
     said = [flag for flag in raised if flag.reason]
@@ -108,7 +109,7 @@ def complaints(chunks: Sequence[Chunk]) -> Section:
     each = WORDS_CHARS // min(len(said), WORDS_SHOWN)
     quotes = [f"{quoted(flag.reason or '', each)} ({flag.kind})" for flag in said[:WORDS_SHOWN]]
     more = len(said) - WORDS_SHOWN
-    quotes += [f"and {more} more: {REPORT}"] if more > 0 else []
+    quotes += [f"and {more} more: {rest}"] if more > 0 else []
     heading = f"What was wrong, in the words of those who flagged it ({people})"
     return Section(heading=heading, text="\n".join(quotes), look="quote")
 

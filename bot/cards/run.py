@@ -48,19 +48,19 @@ _TONES = {
 }
 
 
-def run(report: Report, picture: Picture | None = None, link: str = "") -> Card:
-    """`link` is where the whole of it can be read, if anywhere."""
+def run(report: Report, picture: Picture | None = None, link: str = "", rest: str = REPORT) -> Card:
+    """`link` is where the whole of it can be read, if anywhere; `rest` says it where something is cut."""
     state = report.run.state
     card = Card(
         title=title(report),
         tone=_TONES.get(state, Tone.calm),
         lines=tuple(_lines(report)),
-        body=tuple(_offer(report) if report.candidate else _under_way(report)),
+        body=tuple(_offer(report, rest) if report.candidate else _under_way(report, rest)),
         picture=picture,
         actions=_actions(report),
         link=link,
     )
-    return parts.fitted(card)
+    return parts.fitted(card, rest)
 
 
 def title(report: Report) -> str:
@@ -124,14 +124,14 @@ def trials(report: Report, matrix: Matrix) -> str:
 # Before there is a candidate, and when there never was one
 
 
-def _under_way(report: Report) -> Iterator[Section]:
+def _under_way(report: Report, rest: str) -> Iterator[Section]:
     if report.run.state is not RunState.running:
         yield parts.people_can(_next(report))
     if told := progress(report):
         yield Section(heading="Progress", text=_last_lines(told), look="code")
-    yield parts.complaints(report.chunks)
+    yield parts.complaints(report.chunks, rest)
     if report.diagnosis:
-        yield _cause(report)
+        yield _cause(report, rest)
     if report.run.state is RunState.running:
         yield parts.people_can(_next(report))
 
@@ -149,35 +149,35 @@ def _last_lines(lines: Sequence[str]) -> str:
 # The candidate
 
 
-def _offer(report: Report) -> Iterator[Section]:
+def _offer(report: Report, rest: str) -> Iterator[Section]:
     state = report.run.state
     if state is not RunState.awaiting_consent:
         yield parts.people_can(_next(report))
     if report.candidate and report.candidate.partial:
         yield Section(heading="A partial repair", text=_partial(report))
     if report.prepared and report.prepared.undeployed_count:
-        yield Section(heading="More goes live than the repair", text=_undeployed(report.prepared))
-    yield parts.complaints(report.chunks)
+        yield Section(heading="More goes live than the repair", text=_undeployed(report.prepared, rest))
+    yield parts.complaints(report.chunks, rest)
     if report.notes:
-        yield Section(heading="Said after the batch was sealed", text=_notes(report.notes), look="quote")
+        yield Section(heading="Said after the batch was sealed", text=_notes(report.notes, rest), look="quote")
     if report.diagnosis:
-        yield _cause(report)
+        yield _cause(report, rest)
     if report.plan:
-        yield Section(heading="Change, in the coder's words", text=_change(report), look="quote")
+        yield Section(heading="Change, in the coder's words", text=_change(report, rest), look="quote")
         yield _prediction(report)
-    yield from exchanges(report.exchanges)
+    yield from exchanges(report.exchanges, rest)
     if state is RunState.awaiting_consent:
         yield Section(heading="If you approve", text=_effect(report))
 
 
-def _notes(notes: Sequence[Note]) -> str:
+def _notes(notes: Sequence[Note], rest: str) -> str:
     told = [
         f"{line(note.person, 60)} took the flag back" if note.withdrawn else quoted(note.reason, 200)
         for note in notes
         if note.withdrawn or note.reason
     ]
     more = len(told) - parts.WORDS_SHOWN
-    return "\n".join([*told[: parts.WORDS_SHOWN], *([f"and {more} more: {REPORT}"] if more > 0 else [])])
+    return "\n".join([*told[: parts.WORDS_SHOWN], *([f"and {more} more: {rest}"] if more > 0 else [])])
 
 
 def _partial(report: Report) -> str:
@@ -186,20 +186,20 @@ def _partial(report: Report) -> str:
     return f"It is better than what is live, and nothing got worse, but not all of what was wanted is met.{verdict}"
 
 
-def _cause(report: Report) -> Section:
+def _cause(report: Report, rest: str) -> Section:
     found = report.diagnosis
     assert found is not None
     words = {"surface": "words could fix it", "structural": "only code can fix it"}[found.depth]
     heading = f"Cause, in the coder's words ({found.failure_class}; {words})"
-    return Section(heading=heading, text=cut(found.summary, CAUSE_CHARS, REPORT), look="quote")
+    return Section(heading=heading, text=cut(found.summary, CAUSE_CHARS, rest), look="quote")
 
 
-def _change(report: Report) -> str:
+def _change(report: Report, rest: str) -> str:
     assert report.plan is not None
-    told = [cut(report.plan.summary, PLAN_CHARS, REPORT)]
+    told = [cut(report.plan.summary, PLAN_CHARS, rest)]
     told += [f"{line(change.path, 80)}: {line(change.change, 100)}" for change in report.plan.changes[:5]]
     more = len(report.plan.changes) - 5
-    return "\n".join([*told, *([f"and {count(more, 'more file')}: {REPORT}"] if more > 0 else [])])
+    return "\n".join([*told, *([f"and {count(more, 'more file')}: {rest}"] if more > 0 else [])])
 
 
 def _prediction(report: Report) -> Section:
@@ -236,24 +236,24 @@ def _named(listed: Sequence[str], names: Mapping[str, str]) -> str:
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "") or "nothing"
 
 
-def _undeployed(found: Prepared) -> str:
+def _undeployed(found: Prepared, rest: str) -> str:
     told = [f"{one.commit[:12]} {quoted(one.subject, 80)}" for one in found.undeployed[:COMMITS_SHOWN]]
     more = found.undeployed_count - len(told)
-    told += [f"and {count(more, 'more commit')}: {REPORT}"] if more > 0 else []
+    told += [f"and {count(more, 'more commit')}: {rest}"] if more > 0 else []
     whose = "The branch has commits that are not live yet; whoever approves this repair deploys them with it."
     return "\n".join([whose, *told])
 
 
-def exchanges(listed: Sequence[Exchange]) -> Iterator[Section]:
+def exchanges(listed: Sequence[Exchange], rest: str = REPORT) -> Iterator[Section]:
     """Each flagged turn before and after. The more there are, the less of each."""
     shown = listed[:TURNS_SHOWN]
     room = TURN_CHARS // max(len(shown), 1)
     for n, each in enumerate(shown, start=1):
         told = _exchange(each, room)
-        rest = "" if told == _exchange(each, EVERYTHING) else f" (whole: {REPORT})"
-        yield Section(heading=f"Flagged turn {n} of {len(listed)}{rest}", text=told, look="quote")
+        more = "" if told == _exchange(each, EVERYTHING) else f" (whole: {rest})"
+        yield Section(heading=f"Flagged turn {n} of {len(listed)}{more}", text=told, look="quote")
     if len(listed) > TURNS_SHOWN:
-        yield Section(text=f"And {count(len(listed) - TURNS_SHOWN, 'more flagged turn')}: {REPORT}.")
+        yield Section(text=f"And {count(len(listed) - TURNS_SHOWN, 'more flagged turn')}: {rest}.")
 
 
 def _exchange(each: Exchange, room: int) -> str:

@@ -1,6 +1,7 @@
 """What the demo shows on a terminal: one line for each thing that happens, with its time; words as they were said."""
 
 import asyncio
+import os
 import re
 import sys
 import time
@@ -132,20 +133,25 @@ class Screen:
         """Whether somebody sits there who could answer."""
         return self._console.is_terminal and sys.stdin.isatty()
 
-    async def enter(self, question: str) -> None:
-        """Returns when Enter is pressed."""
+    async def enter(self, question: str) -> bool:
+        """Returns when Enter is pressed; False when nobody is there to press it: the input has ended."""
         self._print(Text(f"\n  {question} ", "bold yellow"))
-        loop, pressed = asyncio.get_running_loop(), asyncio.Event()
+        loop, terminal = asyncio.get_running_loop(), sys.stdin.fileno()
+        pressed: asyncio.Future[bool] = loop.create_future()
 
         def read() -> None:
-            sys.stdin.readline()
-            pressed.set()
+            try:
+                typed = os.read(terminal, 1024)
+            except OSError:  # a terminal that is gone
+                typed = b""
+            if not pressed.done() and (not typed or b"\n" in typed):
+                pressed.set_result(bool(typed))
 
-        loop.add_reader(sys.stdin.fileno(), read)
+        loop.add_reader(terminal, read)
         try:
-            await pressed.wait()
+            return await pressed
         finally:
-            loop.remove_reader(sys.stdin.fileno())
+            loop.remove_reader(terminal)
 
     def keep_picture(self) -> None:
         """The whole of it as an SVG that needs nothing from anywhere."""

@@ -277,6 +277,8 @@ class Play:
             pressed.cancel()
             elsewhere.cancel()
         if pressed.done() and not pressed.cancelled():
+            if not pressed.result():
+                raise Unavailable("Nobody is at this terminal any more, so nothing was approved; start the demo again.")
             with suppress(Refused):  # somebody was faster, in the room
                 await self.operator.press(card["id"], "approve", consent)
 

@@ -9,6 +9,7 @@ from typing import Any
 from core import process
 from core.containers import inside
 from core.containers.host import BoxSpec, BoxState, Limits, Volume, label
+from core.process_table import tagged
 
 KILLED = 137
 
@@ -41,7 +42,7 @@ class Box:
         return process.safe_env(**{"HOME": str(self.home), "TMPDIR": str(self.home), **told})
 
     def pid(self) -> int | None:
-        """Of the living one that boxes it."""
+        """Of the living one that boxes it; or, when somebody killed that alone, of an agent that lives on."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             pid = int((self.directory / "pid").read_text())
             if process.alive(pid, self.tag):
@@ -49,7 +50,8 @@ class Box:
         if self.port is None or self.exit_code() is not None:
             return None
         # Moss may have died before it wrote the number down, and another asked before the process itself did so.
-        return next((pid for pid in process.survivors(self.tag) if _is_boxing(pid, self.directory)), None)
+        alive = tagged(self.tag)
+        return next((pid for pid in alive if _is_boxing(pid, self.directory)), next(iter(alive), None))
 
     def exit_code(self) -> int | None:
         with contextlib.suppress(FileNotFoundError, ValueError):

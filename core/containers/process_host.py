@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -230,9 +231,10 @@ class ProcessHost:
         box = self._must_find(name)
         if box.port is None:
             raise errors.AgentFailed(f"The box `{name}` was never started, so that it cannot end; start it first.")
-        pid = box.pid()
-        if pid is not None and not await process.wait_gone(pid, box.tag, timeout_s):
-            return None
+        until = time.monotonic() + timeout_s
+        while (pid := box.pid()) is not None:
+            if not await process.wait_gone(pid, box.tag, max(0.0, until - time.monotonic())):
+                return None
         return box.look().exit_code
 
     async def logs(self, name: str, limit_bytes: int = 65_536) -> str:

@@ -65,18 +65,42 @@ async def flags_since(db: AsyncConnection, person: str, since: datetime) -> int:
     return int(await db.scalar(query) or 0)
 
 
+async def flags_by(db: AsyncConnection, person: str, since: datetime) -> list[tuple[str, Flag]]:
+    """(chunk, flag) of this person since that moment, oldest first, without what was withdrawn."""
+    theirs = (flags.c.person == person, flags.c.at >= since, flags.c.withdrawn_at.is_(None))
+    query = select(flags).where(*theirs).order_by(flags.c.at, flags.c.id)
+    return [(row.chunk, _flag(row)) for row in await db.execute(query)]
+
+
+async def chunk(db: AsyncConnection, id: str) -> Chunk:
+    return await _chunk(db, (await db.execute(select(chunks_).where(chunks_.c.id == id))).one())
+
+
 async def flags_of(db: AsyncConnection, chunks: Collection[str]) -> list[tuple[str, Flag]]:
     """(chunk, flag) of these chunks, withdrawn ones included."""
     query = select(flags).where(flags.c.chunk.in_(chunks)).order_by(flags.c.at, flags.c.id)
     return [(row.chunk, _flag(row)) for row in await db.execute(query)]
 
 
-async def listing(db: AsyncConnection, substrate: str | None = None) -> list[Batch]:
+async def listing(
+    db: AsyncConnection,
+    substrate: str | None = None,
+    *,
+    states: Collection[BatchState] = tuple(BatchState),
+    skip: int = 0,
+    limit: int | None = None,
+) -> list[Batch]:
     """Newest first."""
-    query = select(batches).order_by(batches.c.opened_at.desc(), batches.c.id)
+    query = select(batches).where(batches.c.state.in_(states)).order_by(batches.c.opened_at.desc(), batches.c.id)
     if substrate is not None:
         query = query.where(batches.c.substrate == substrate)
-    return [_batch(row) for row in await db.execute(query)]
+    return [_batch(row) for row in await db.execute(query.offset(skip).limit(limit))]
+
+
+async def tally(db: AsyncConnection, substrate: str) -> dict[BatchState, int]:
+    """How many there are in each state, if any."""
+    query = select(batches.c.state, func.count()).where(batches.c.substrate == substrate)
+    return {BatchState(row[0]): row[1] for row in await db.execute(query.group_by(batches.c.state))}
 
 
 async def open_since(db: AsyncConnection, before: datetime) -> list[Batch]:

@@ -13,8 +13,21 @@ def plain(words: str) -> str:
     return words.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def plain_in(value: Any) -> Any:
+    """The same for every text in what JSON holds: for what PostgreSQL looks into, and for what comes from outside."""
+    match value:
+        case str():
+            return plain(value)
+        case dict():
+            return {plain(str(name)): plain_in(each) for name, each in value.items()}
+        case list() | tuple():
+            return [plain_in(each) for each in value]
+        case _:
+            return value
+
+
 class Words(TypeDecorator[str]):
-    """A text that people or programs wrote."""
+    """A text. Whoever wrote it: an id, a name and an emoji come from outside as well."""
 
     impl = Text
     cache_ok = True

@@ -20,6 +20,8 @@ LOCK_WAIT_S = 15.0
 """How long a change waits for the one before it; each takes milliseconds."""
 CONNECT_S = 10.0
 STATEMENT_S = 60.0
+_DATA = "22"
+"""How PostgreSQL's codes begin when it is there, and minds a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ def for_reading(engine: AsyncEngine) -> AsyncEngine:
 
 def _sqlite(path: Path) -> AsyncEngine:
     url = URL.create("sqlite+aiosqlite", database=str(path))
-    engine = create_async_engine(url, connect_args={"timeout": LOCK_WAIT_S}, pool_timeout=LOCK_WAIT_S)
+    engine = create_async_engine(
+        url, connect_args={"timeout": LOCK_WAIT_S}, pool_timeout=LOCK_WAIT_S, hide_parameters=True
+    )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _let_go_sqlite)
@@ -125,7 +129,11 @@ def _postgresql(url: str) -> AsyncEngine:
         },
     )
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=creator, pool_pre_ping=True, pool_timeout=LOCK_WAIT_S
+        "postgresql+asyncpg://",
+        async_creator=creator,
+        pool_pre_ping=True,
+        pool_timeout=LOCK_WAIT_S,
+        hide_parameters=True,  # they hold what people said, and an error goes into the log
     )
 
 
@@ -145,6 +153,9 @@ async def transaction(engine: AsyncEngine, where: Address) -> AsyncIterator[Asyn
         except (IntegrityError, ProgrammingError, DataError):
             raise  # broken constraints and wrong statements are our own faults
         except DBAPIError as error:
+            if str(getattr(error.orig, "sqlstate", "")).startswith(_DATA):
+                sentence = f"{where.shown} cannot keep what was to be written; leave out what is no text."
+                raise BadInput(sentence) from error
             raise unavailable(where, error) from error
 
 

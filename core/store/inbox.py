@@ -38,8 +38,11 @@ async def add(
     lane: str,
     body: dict[str, Any],
     altered: bool,
+    emoji: str | None = None,
+    happened_at: datetime | None = None,
 ) -> bool:
-    """False when it was there already. Whoever took it works on it, as long as it lives."""
+    """False when it was there already. Whoever took it works on it, as long as it lives. A reaction comes with its
+    emoji and its time, by which `is_overtaken` finds it."""
     row = await insert_once(
         db,
         inbox,
@@ -49,6 +52,8 @@ async def add(
         lane=lane,
         body=body,
         altered=altered,
+        emoji=emoji,
+        happened_at=happened_at,
         at=now,
         holder=holder,
     )
@@ -99,6 +104,7 @@ async def next_letters(
     lanes: str,
     *,
     besides: Sequence[int] = (),
+    besides_people: Sequence[str] = (),
     limit: int,
 ) -> list[Letter]:
     """The first of each lane whose name begins so, oldest first, as far as this process holds it."""
@@ -111,6 +117,7 @@ async def next_letters(
         inbox.c.platform.in_(platforms),
         inbox.c.lane.startswith(lanes, autoescape=True),
         inbox.c.id.not_in(besides),
+        func.coalesce(inbox.c.body["person"].as_string(), "").not_in(besides_people),
         none_before,
     )
     return [_letter(row) for row in await db.execute(query.order_by(inbox.c.id).limit(limit))]
@@ -120,11 +127,27 @@ async def meaning(db: AsyncConnection, id: int) -> str | None:
     return await db.scalar(select(inbox.c.meant).where(inbox.c.id == id))
 
 
-async def before(db: AsyncConnection, letter: int) -> list[Letter]:
-    """What arrived earlier in the same lane and is still known, done or not."""
-    lane = select(inbox.c.lane).where(inbox.c.id == letter).scalar_subquery()
-    query = select(inbox).where(inbox.c.lane == lane, inbox.c.id < letter)
-    return [_letter(row) for row in await db.execute(query.order_by(inbox.c.id))]
+async def is_overtaken(db: AsyncConnection, letter: int, lane: str, emoji: str, at: datetime) -> bool:
+    """Whether a change of the same reaction that happened after that moment arrived before this letter."""
+    same = (inbox.c.lane == lane, inbox.c.emoji == emoji, inbox.c.happened_at > at, inbox.c.id < letter)
+    return bool(await db.scalar(select(exists().where(*same))))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of one reaction."""
+
+    id: int
+    added: bool
+    at: datetime
+
+
+async def last_reaction(db: AsyncConnection, lane: str, emoji: str, until: datetime) -> Change | None:
+    """The last known change of one person's reaction up to that moment."""
+    same = (inbox.c.lane == lane, inbox.c.emoji == emoji, inbox.c.happened_at <= until)
+    latest = select(inbox).where(*same).order_by(inbox.c.happened_at.desc(), inbox.c.id.desc()).limit(1)
+    row = (await db.execute(latest)).one_or_none()
+    return Change(row.id, bool(row.body["added"]), row.happened_at) if row else None
 
 
 async def waiting(db: AsyncConnection, lanes: str, before: int) -> int:

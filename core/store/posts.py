@@ -1,10 +1,11 @@
 """Our own messages that are edited later, or must not be posted twice, by the key of what they show."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.transcript import Place
@@ -28,20 +29,39 @@ async def add(db: AsyncConnection, now: datetime, key: str, place: Place, *, mes
     return row is not None
 
 
-async def edited(db: AsyncConnection, now: datetime, key: str, shown: str) -> None:
+# Whoever names what they `held`, their own claim, changes nothing once another took it over: then it is False.
+
+
+async def edited(db: AsyncConnection, now: datetime, key: str, shown: str, *, held: str | None = None) -> bool:
     """The connection comes from `Store.writing`."""
-    await db.execute(update(posts).where(posts.c.key == key).values(shown=shown, at=now))
+    changed = await db.execute(update(posts).where(_is(key, held)).values(shown=shown, at=now))
+    return changed.rowcount == 1
 
 
-async def moved(db: AsyncConnection, now: datetime, key: str, place: Place, *, message: str, shown: str) -> None:
+async def moved(
+    db: AsyncConnection, now: datetime, key: str, place: Place, *, message: str, shown: str, held: str | None = None
+) -> bool:
     """The same thing stands elsewhere from now on. The connection comes from `Store.writing`."""
     values = {"message": message, "shown": shown, "at": now, **place.model_dump()}
-    await db.execute(update(posts).where(posts.c.key == key).values(**values))
+    return (await db.execute(update(posts).where(_is(key, held)).values(**values))).rowcount == 1
 
 
-async def forget(db: AsyncConnection, key: str) -> None:
+async def forget(db: AsyncConnection, key: str, *, held: str | None = None) -> bool:
     """The connection comes from `Store.writing`."""
-    await db.execute(delete(posts).where(posts.c.key == key))
+    return (await db.execute(delete(posts).where(_is(key, held)))).rowcount == 1
+
+
+def _is(key: str, held: str | None) -> ColumnElement[bool]:
+    one = posts.c.key == key
+    return one if held is None else and_(one, posts.c.shown == held)
+
+
+async def prune(db: AsyncConnection, before: datetime, kinds: Collection[str], limit: int) -> int:
+    """Forget those whose key begins so and that nobody has touched since; how many. The connection comes from
+    `Store.writing`."""
+    begins = or_(*(posts.c.key.startswith(kind, autoescape=True) for kind in kinds))
+    old = select(posts.c.key).where(posts.c.at < before, begins).order_by(posts.c.at).limit(limit)
+    return int((await db.execute(delete(posts).where(posts.c.key.in_(old)))).rowcount)
 
 
 async def of_key(db: AsyncConnection, key: str) -> Post | None:

@@ -120,6 +120,22 @@ async def unreact(db: AsyncConnection, id: int, who: str, emoji: str) -> bool:
     return True
 
 
+async def prune(db: AsyncConnection, before: datetime, limit: int) -> int:
+    """Forget what is older and was not changed since, and how many that was. Who began a thread stays as long as the
+    thread, and the newest stays for good: numbers are never given out again."""
+    replies = posts.alias("replies")
+    fresh = func.coalesce(posts.c.edited_at, posts.c.at) >= before
+    newest = or_(posts.c.id == select(func.max(posts.c.id)).scalar_subquery(), posts.c.seq == await head(db))
+    began = select(replies.c.id).where(replies.c.thread == posts.c.id).exists()
+    old = select(posts.c.id).where(~fresh, ~newest, ~began).order_by(posts.c.id).limit(limit)
+    ids = list((await db.execute(old)).scalars())
+    for n in range(0, len(ids), 500):
+        some = ids[n : n + 500]
+        await db.execute(delete(reactions).where(reactions.c.post.in_(some)))
+        await db.execute(delete(posts).where(posts.c.id.in_(some)))
+    return len(ids)
+
+
 async def _touch(db: AsyncConnection, id: int) -> None:
     await db.execute(update(posts).where(posts.c.id == id).values(seq=await _next(db)))
 

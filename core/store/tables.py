@@ -14,7 +14,6 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     UniqueConstraint,
     false,
     text,
@@ -49,13 +48,13 @@ def _state_is_one_of(states: tuple[str, ...]) -> str:
 
 
 def _substrate() -> Column[str]:
-    return Column("substrate", Text, ForeignKey("substrates.name"), nullable=False)
+    return Column("substrate", Words, ForeignKey("substrates.name"), nullable=False)
 
 
 substrates = Table(
     "substrates",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("body", Holds(Substrate), nullable=False),
     Column("stuck", Boolean, nullable=False),
     Column("saved_at", Utc, nullable=False),
@@ -65,42 +64,42 @@ substrates = Table(
 chains = Table(
     "chains",
     metadata,
-    Column("substrate", Text, primary_key=True),
+    Column("substrate", Words, primary_key=True),
     Column("seq", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("hash", Words, nullable=False),
 )
 
 facts = Table(
     "facts",
     metadata,
-    Column("substrate", Text, primary_key=True),
+    Column("substrate", Words, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("at", Utc, nullable=False),
-    Column("who", Text, nullable=False),
-    Column("noun", Text, nullable=False),
-    Column("id", Text, nullable=False),
-    Column("what", Text, nullable=False),
-    Column("before", Text),
-    Column("after", Text),
+    Column("who", Words, nullable=False),
+    Column("noun", Words, nullable=False),
+    Column("id", Words, nullable=False),
+    Column("what", Words, nullable=False),
+    Column("before", Words),
+    Column("after", Words),
     Column("detail", JSON, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("previous_hash", Words, nullable=False),
+    Column("hash", Words, nullable=False),
     Index("ix_facts_id", "noun", "id"),
 )
 
 batches = Table(
     "batches",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Words, primary_key=True),
     _substrate(),
-    Column("platform", Text, nullable=False),
-    Column("workspace", Text, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("thread", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("platform", Words, nullable=False),
+    Column("workspace", Words, nullable=False),
+    Column("channel", Words, nullable=False),
+    Column("thread", Words, nullable=False),
+    Column("state", Words, nullable=False),
     Column("opened_at", Utc, nullable=False),
     Column("sealed_at", Utc),
-    Column("sealed_by", Text),
+    Column("sealed_by", Words),
 )
 _one_at_a_time(
     "one_open_batch",
@@ -115,11 +114,11 @@ _one_at_a_time(
 chunks = Table(
     "chunks",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("batch", Text, ForeignKey("batches.id"), nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("batch", Words, ForeignKey("batches.id"), nullable=False),
     Column("n", Integer, nullable=False),  # the order in which they came
     Column("place", Holds(Place), nullable=False),
-    Column("turn", Text, nullable=False),
+    Column("turn", Words, nullable=False),
     Column("transcript", Holds(Transcript), nullable=False),
     Column("checks", Holds(tuple[Check, ...]), nullable=False),
     UniqueConstraint("batch", "turn"),
@@ -128,11 +127,11 @@ chunks = Table(
 flags = Table(
     "flags",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("chunk", Text, ForeignKey("chunks.id"), nullable=False),
-    Column("person", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("emoji", Text),
+    Column("id", Words, primary_key=True),
+    Column("chunk", Words, ForeignKey("chunks.id"), nullable=False),
+    Column("person", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("emoji", Words),
     Column("reason", Words),
     Column("at", Utc, nullable=False),
     Column("withdrawn_at", Utc),
@@ -142,13 +141,13 @@ flags = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Words, primary_key=True),
     _substrate(),
-    Column("batch", Text, ForeignKey("batches.id"), nullable=False, index=True),
-    Column("state", Text, nullable=False),
-    Column("dial", Text, nullable=False),
+    Column("batch", Words, ForeignKey("batches.id"), nullable=False, index=True),
+    Column("state", Words, nullable=False),
+    Column("dial", Words, nullable=False),
     Column("budget", Holds(Budget), nullable=False),
-    Column("starter", Text, nullable=False),
+    Column("starter", Words, nullable=False),
     Column("queued_at", Utc, nullable=False),
     Column("ended_at", Utc),
     Column("sentence", Words, nullable=False),
@@ -160,7 +159,7 @@ _one_at_a_time("one_run_in_flight", runs.c.substrate, where=_state_is_one_of(RUN
 steps = Table(
     "steps",
     metadata,
-    Column("run", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("run", Words, ForeignKey("runs.id"), primary_key=True),
     Column("n", Integer, primary_key=True, autoincrement=False),
     Column("done", Holds(Done), nullable=False),
     Column("money_usd", Float, nullable=False),
@@ -172,14 +171,14 @@ steps = Table(
 candidates = Table(
     "candidates",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("run", Text, ForeignKey("runs.id"), nullable=False, index=True),
+    Column("id", Words, primary_key=True),
+    Column("run", Words, ForeignKey("runs.id"), nullable=False, index=True),
     Column("iteration", Integer, nullable=False),
-    Column("base_commit", Text, nullable=False),
-    Column("commit", Text, nullable=False),
-    Column("tree", Text, nullable=False),
-    Column("image", Text, nullable=False),
-    Column("diff_hash", Text, nullable=False),
+    Column("base_commit", Words, nullable=False),
+    Column("commit", Words, nullable=False),
+    Column("tree", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("diff_hash", Words, nullable=False),
     Column("files", Holds(tuple[str, ...]), nullable=False),
     Column("insertions", Integer, nullable=False),
     Column("deletions", Integer, nullable=False),
@@ -188,25 +187,25 @@ candidates = Table(
     Column("matrix", Holds(Matrix), nullable=False),
     Column("partial", Boolean, nullable=False),
     Column("summary", Words, nullable=False),
-    Column("diff_artefact", Text, nullable=False),
+    Column("diff_artefact", Words, nullable=False),
 )
 
 consents = Table(
     "consents",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Words, primary_key=True),
     _substrate(),
-    Column("run", Text, ForeignKey("runs.id")),
-    Column("candidate", Text, ForeignKey("candidates.id")),
+    Column("run", Words, ForeignKey("runs.id")),
+    Column("candidate", Words, ForeignKey("candidates.id")),
     Column("version", Integer),
-    Column("commit", Text, nullable=False),
-    Column("image", Text, nullable=False),
-    Column("diff_hash", Text, nullable=False),
-    Column("matrix_hash", Text, nullable=False),
+    Column("commit", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("diff_hash", Words, nullable=False),
+    Column("matrix_hash", Words, nullable=False),
     Column("policy", Holds(Policy), nullable=False),
-    Column("starter", Text, nullable=False),
+    Column("starter", Words, nullable=False),
     Column("flaggers", Holds(frozenset[str]), nullable=False),
-    Column("state", Text, nullable=False),
+    Column("state", Words, nullable=False),
     Column("asked_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
 )
@@ -215,8 +214,8 @@ _one_at_a_time("one_asked_consent", consents.c.run, where="state = 'asked'")
 votes = Table(
     "votes",
     metadata,
-    Column("consent", Text, ForeignKey("consents.id"), primary_key=True),
-    Column("person", Text, primary_key=True),
+    Column("consent", Words, ForeignKey("consents.id"), primary_key=True),
+    Column("person", Words, primary_key=True),
     Column("approve", Boolean, nullable=False),
     Column("at", Utc, nullable=False),
     Column("reason", Words),
@@ -225,16 +224,16 @@ votes = Table(
 swaps = Table(
     "swaps",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Words, primary_key=True),
     _substrate(),
-    Column("consent", Text, ForeignKey("consents.id"), nullable=False, unique=True),
-    Column("run", Text, ForeignKey("runs.id")),
-    Column("state", Text, nullable=False),
-    Column("commit", Text, nullable=False),
-    Column("image", Text, nullable=False),
-    Column("boot_id", Text, nullable=False),
-    Column("old_box", Text, nullable=False),
-    Column("new_box", Text, nullable=False),
+    Column("consent", Words, ForeignKey("consents.id"), nullable=False, unique=True),
+    Column("run", Words, ForeignKey("runs.id")),
+    Column("state", Words, nullable=False),
+    Column("commit", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("boot_id", Words, nullable=False),
+    Column("old_box", Words, nullable=False),
+    Column("new_box", Words, nullable=False),
     Column("planned_at", Utc, nullable=False),
     Column("stopped_at", Utc),
     Column("ended_at", Utc),
@@ -246,13 +245,13 @@ _one_at_a_time("one_swap_in_flight", swaps.c.substrate, where=_state_is_one_of(S
 versions = Table(
     "versions",
     metadata,
-    Column("substrate", Text, ForeignKey("substrates.name"), primary_key=True),
+    Column("substrate", Words, ForeignKey("substrates.name"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("commit", Text, nullable=False),
-    Column("image", Text, nullable=False),
-    Column("box", Text, nullable=False),
-    Column("boot_id", Text, nullable=False),
-    Column("swap", Text, ForeignKey("swaps.id")),
+    Column("commit", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("box", Words, nullable=False),
+    Column("boot_id", Words, nullable=False),
+    Column("swap", Words, ForeignKey("swaps.id")),
     Column("restores", Integer),
     Column("since", Utc, nullable=False),
     Column("until", Utc),
@@ -262,10 +261,10 @@ _one_at_a_time("one_live_version", versions.c.substrate, where="until IS NULL")
 last_good = Table(
     "last_good",
     metadata,
-    Column("substrate", Text, ForeignKey("substrates.name"), primary_key=True),
-    Column("image", Text, nullable=False),
-    Column("commit", Text, nullable=False),
-    Column("box", Text, nullable=False),
+    Column("substrate", Words, ForeignKey("substrates.name"), primary_key=True),
+    Column("image", Words, nullable=False),
+    Column("commit", Words, nullable=False),
+    Column("box", Words, nullable=False),
     Column("recorded_at", Utc, nullable=False),
 )
 
@@ -275,8 +274,8 @@ outbox = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     _substrate(),
-    Column("kind", Text, nullable=False),
-    Column("subject", Text, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("subject", Words, nullable=False),
     Column("added_at", Utc, nullable=False),
     Column("done_at", Utc),
     UniqueConstraint("kind", "subject"),
@@ -287,8 +286,8 @@ notices = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     _substrate(),
-    Column("kind", Text, nullable=False),
-    Column("subject", Text, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("subject", Words, nullable=False),
     Column("text", Words, nullable=False),
     Column("detail", JSON, nullable=False),
     Column("at", Utc, nullable=False),
@@ -298,8 +297,8 @@ notices = Table(
 people = Table(
     "people",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("token_hash", Text, nullable=False, unique=True),
+    Column("name", Words, primary_key=True),
+    Column("token_hash", Words, nullable=False, unique=True),
     Column("added_at", Utc, nullable=False),
 )
 
@@ -307,9 +306,9 @@ people = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("slot", Text, primary_key=True),
+    Column("slot", Words, primary_key=True),
     Column("n", Integer, nullable=False, unique=True),
-    Column("holder", Text),
+    Column("holder", Words),
     Column("expires_at", Utc),
 )
 
@@ -318,17 +317,19 @@ inbox = Table(
     "inbox",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("platform", Text, nullable=False),
-    Column("workspace", Text, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("lane", Text, nullable=False),  # events of one lane are worked on one after the other
+    Column("platform", Words, nullable=False),
+    Column("workspace", Words, nullable=False),
+    Column("event", Words, nullable=False),
+    Column("lane", Words, nullable=False),  # events of one lane are worked on one after the other
     Column("body", JSON, nullable=False),  # redacted; without its words once it is done
     Column("altered", Boolean, nullable=False, server_default=false()),  # by redaction
-    Column("meant", Text),  # what the event was taken to mean, so that it means the same when it is worked on again
+    Column("meant", Words),  # what the event was taken to mean, so that it means the same when it is worked on again
     Column("at", Utc, nullable=False),  # when it arrived
     Column("tries", Integer, nullable=False, server_default="0"),
-    Column("holder", Text),  # the process that works on it
+    Column("holder", Words),  # the process that works on it
     Column("done_at", Utc),
+    Column("emoji", Words),  # of a reaction
+    Column("happened_at", Utc),  # when it was put on or taken off, as its platform says
     UniqueConstraint("platform", "workspace", "event"),
     Index(
         "ix_inbox_waiting",
@@ -338,6 +339,14 @@ inbox = Table(
         postgresql_where=text("done_at IS NULL"),
     ),
     Index("ix_inbox_lane", "lane"),
+    Index(
+        "ix_inbox_reactions",
+        "lane",
+        "emoji",
+        "happened_at",
+        sqlite_where=text("emoji IS NOT NULL"),
+        postgresql_where=text("emoji IS NOT NULL"),
+    ),
 )
 
 # Conversations with the agent as Moss saw them, so that a flag needs no fetch.
@@ -346,11 +355,11 @@ turns = Table(
     metadata,
     Column("n", Integer, primary_key=True),
     _substrate(),
-    Column("platform", Text, nullable=False),
-    Column("workspace", Text, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("thread", Text, nullable=False),
-    Column("message", Text, nullable=False),  # the id of the message on its platform
+    Column("platform", Words, nullable=False),
+    Column("workspace", Words, nullable=False),
+    Column("channel", Words, nullable=False),
+    Column("thread", Words, nullable=False),
+    Column("message", Words, nullable=False),  # the id of the message on its platform
     Column("said", Holds(Message), nullable=False),
     Column("version", Integer),  # of the agent, for what the agent said
     Column("seconds", Float),  # it took the agent to answer
@@ -363,13 +372,13 @@ turns = Table(
 posts = Table(
     "posts",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("platform", Text, nullable=False),
-    Column("workspace", Text, nullable=False),
-    Column("channel", Text, nullable=False),
-    Column("thread", Text, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("shown", Text, nullable=False),  # the digest of what it shows
+    Column("key", Words, primary_key=True),
+    Column("platform", Words, nullable=False),
+    Column("workspace", Words, nullable=False),
+    Column("channel", Words, nullable=False),
+    Column("thread", Words, nullable=False),
+    Column("message", Words, nullable=False),
+    Column("shown", Words, nullable=False),  # the digest of what it shows
     Column("at", Utc, nullable=False),
 )
 
@@ -377,7 +386,7 @@ posts = Table(
 marks = Table(
     "marks",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("body", JSON, nullable=False),
     Column("at", Utc, nullable=False),
 )
@@ -388,14 +397,14 @@ room_posts = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("seq", BigInteger, nullable=False, index=True),
-    Column("channel", Text, nullable=False),
+    Column("channel", Words, nullable=False),
     Column("thread", Integer),  # the post that began it
-    Column("who", Text, nullable=False),
-    Column("only_for", Text),  # a whisper
+    Column("who", Words, nullable=False),
+    Column("only_for", Words),  # a whisper
     Column("text", Words, nullable=False),
     Column("card", JSON),
     Column("picture", LargeBinary),
-    Column("key", Text, unique=True),
+    Column("key", Words, unique=True),
     Column("at", Utc, nullable=False),
     Column("edited_at", Utc),
     Index("ix_room_posts_channel", "channel", "thread", "id"),
@@ -405,8 +414,8 @@ room_reactions = Table(
     "room_reactions",
     metadata,
     Column("post", Integer, ForeignKey("room_posts.id"), primary_key=True),
-    Column("who", Text, primary_key=True),
-    Column("emoji", Text, primary_key=True),
+    Column("who", Words, primary_key=True),
+    Column("emoji", Words, primary_key=True),
     Column("at", Utc, nullable=False),
 )
 
@@ -414,7 +423,7 @@ room_reactions = Table(
 room_sessions = Table(
     "room_sessions",
     metadata,
-    Column("secret_hash", Text, primary_key=True),
-    Column("person", Text, ForeignKey("people.name", ondelete="CASCADE"), nullable=False),
+    Column("secret_hash", Words, primary_key=True),
+    Column("person", Words, ForeignKey("people.name", ondelete="CASCADE"), nullable=False),
     Column("at", Utc, nullable=False),
 )

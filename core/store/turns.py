@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Row, exists, func, select, type_coerce, update
+from sqlalchemy import JSON, ColumnElement, Row, delete, exists, func, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.model.transcript import Message, Place
+from core.store.columns import plain, plain_in
 from core.store.store import insert_once
 from core.store.tables import turns
 
@@ -43,6 +44,7 @@ async def keep(
     seconds: float | None = None,
 ) -> bool:
     """False when the message is kept already. Its words come redacted. The connection comes from `Store.writing`."""
+    said = Message.model_validate(plain_in(said.model_dump(mode="json")))
     row = await insert_once(
         db,
         turns,
@@ -63,6 +65,27 @@ async def posted(db: AsyncConnection, place: Place, name: str, message: str) -> 
     if said is not None:
         values = {"message": message, "said": said.said.model_copy(update={"id": message})}
         await db.execute(update(turns).where(turns.c.n == said.n).values(**values))
+
+
+async def reworded(db: AsyncConnection, place: Place, said: Message) -> bool:
+    """Whether the message is known; an observed reply now has these words, unless it has later ones already."""
+    known = await of_message(db, place, said.id or "")
+    if known and known.by_agent and known.seconds is None and _is_later(said, known.said):
+        words = known.said.model_copy(update={"content": plain(said.content), "at": said.at})
+        await db.execute(update(turns).where(turns.c.n == known.n).values(said=words))
+    return known is not None
+
+
+def _is_later(said: Message, than: Message) -> bool:
+    return said.at is None or than.at is None or said.at > than.at
+
+
+async def prune(db: AsyncConnection, before: datetime, limit: int) -> int:
+    """Forget the oldest, as far as they were kept before that moment; how many. The connection comes from
+    `Store.writing`."""
+    oldest = select(turns.c.n).order_by(turns.c.n).limit(limit)
+    gone = await db.execute(delete(turns).where(turns.c.n.in_(oldest), turns.c.at < before))
+    return int(gone.rowcount)
 
 
 async def of_message(db: AsyncConnection, place: Place, message: str) -> Turn | None:

@@ -160,7 +160,9 @@ class ChatMoss:
         return Said(**self._event(more, place), message=more.pop("message", f"s{n}"), text=text, **more)
 
     def replied(self, text: str, place: Place = PAPER, **more: Any) -> Replied:
-        return Replied(**self._event(more, place), message=more.pop("message", f"a{next(self.numbers)}"), text=text)
+        return Replied(
+            **self._event(more, place), message=more.pop("message", f"a{next(self.numbers)}"), text=text, **more
+        )
 
     def reacted(self, message: str, emoji: str = "thumbsdown", added: bool = True, **more: Any) -> Reacted:
         return Reacted(**self._event(more), message=message, emoji=emoji, added=added)

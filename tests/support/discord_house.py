@@ -1,9 +1,9 @@
 """A Moss at the loopback Discord: real discord.py, real inbox, real store; the agent's replies are on paper."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from core.clock import system_clock
 from core.model.batch import Batch
 from core.model.evidence import Chunk, Flag
 from core.model.transcript import Message, Place
-from core.store import Store, batches, posts, turns
+from core.store import Store, batches, leases, posts, turns
 from core.store import inbox as letters
 from tests.support.chat_moss import ChatMoss, anew, chat_moss
 from tests.support.databases import opened
@@ -78,7 +78,14 @@ class DiscordHouse:
             async with self.store.reading() as db:
                 return not await letters.waiting(db, "", 1 << 30)
 
-        await until(done)
+        await self.becomes(done)
+
+    async def becomes(self, condition: Callable[[], Awaitable[object]], within_s: float = 20) -> None:
+        """Looked at whenever the store changes."""
+        seen = -1
+        async with asyncio.timeout(within_s):
+            while not await condition():
+                seen = await self.store.wait_for_change(seen, 1)
 
     async def flags(self, message: int) -> list[Flag]:
         return [flag for _, chunk in await self.held(message) for flag in chunk.flags]
@@ -136,6 +143,21 @@ async def at_discord(chat: ChatMoss, server: DiscordServer, **more: Any) -> Asyn
         yield house
     finally:
         await house.end()
+
+
+@asynccontextmanager
+async def beside(house: DiscordHouse) -> AsyncIterator[DiscordHouse]:
+    """A second process with the same token and the same store; each holds a lease, as a running Moss does."""
+    chat = replace(house.chat, moss=anew(house.moss))
+    for moss in (house.moss, chat.moss):
+        await leases.claim(house.store, moss.inbox._holder(), 60)
+    other, before = DiscordHouse(house.server, chat, house.section), len(house.server.identified)
+    await other.begin()
+    try:
+        await until(lambda: len(house.server.identified) > before)
+        yield other
+    finally:
+        await other.end()
 
 
 @asynccontextmanager

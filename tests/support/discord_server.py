@@ -53,6 +53,8 @@ class DiscordServer:
     typing: list[int] = field(default_factory=list)
     reactions: dict[int, dict[str, list[Json]]] = field(default_factory=dict)
     nonces: dict[str, Json] = field(default_factory=dict)
+    roles: dict[int, list[str]] = field(default_factory=dict)
+    """Of the members, by their ids."""
     # Faults
     refused_handshakes: int = 0
     silent: bool = False
@@ -98,6 +100,7 @@ class DiscordServer:
         route("PUT", f"{api}/applications/{{app}}/commands", self._json(self._register))
         route("POST", f"{api}/users/@me/channels", self._json(self._direct))
         route("GET", f"{api}/channels/{{channel}}", self._json(self._channel))
+        route("GET", f"{api}/guilds/{{guild}}/members/{{user}}", self._json(self._member))
         route("POST", f"{api}/channels/{{channel}}/typing", self._json(self._type))
         route("GET", f"{api}/channels/{{channel}}/messages", self._json(self._listing))
         route("POST", f"{api}/channels/{{channel}}/messages", self._json(self._post))
@@ -141,7 +144,7 @@ class DiscordServer:
         event = {"op": 0, "t": kind, "s": len(session.told) + 1, "d": data}
         session.told.append(event)
         if not session.socket.closed and not self.silent:
-            await session.socket.send_json(event)
+            await session.socket.send_json(event, dumps=_told)
         return event
 
     async def again(self, event: Json) -> None:
@@ -268,13 +271,13 @@ class DiscordServer:
                 self.resumed += 1
                 self._session.socket = socket
                 for event in self._session.told[frame["d"]["seq"] :]:
-                    await socket.send_json(event)
+                    await socket.send_json(event, dumps=_told)
                 await self._tell(self._session, "RESUMED", {})
                 self._ready.set()
 
     async def _send(self, frame: Json, *, force: bool = False) -> None:
         if self._socket is not None and not self._socket.closed and (force or not self.silent):
-            await self._socket.send_json(frame)
+            await self._socket.send_json(frame, dumps=_told)
 
     def _guild(self) -> Json:
         channel = {"id": str(CHANNEL), "type": 0, "name": "help", "position": 0, "permission_overwrites": []}
@@ -322,14 +325,16 @@ class DiscordServer:
             if said is None:
                 return web.Response(status=204)
             # exactly this content type: discord.py reads no other
-            whole = json.dumps(said, default=len).encode()
+            whole = _told(said).encode()
             return web.Response(body=whole, headers={"Content-Type": "application/json"})
 
         return respond
 
     def _application(self) -> Json:
-        return {"id": str(APP), "name": "Moss", "description": "", "icon": None, "bot_public": False,
-                "bot_require_code_grant": False, "owner": user(1, "owner"), "verify_key": "", "flags": self.application_flags}  # fmt: skip
+        return {
+            "id": str(APP), "name": "Moss", "description": "", "icon": None, "bot_public": False, "verify_key": "",
+            "bot_require_code_grant": False, "owner": user(1, "owner"), "flags": self.application_flags,
+        }  # fmt: skip
 
     def _register(self, request: web.Request, body: Any) -> Any:
         self.registered += 1
@@ -340,6 +345,12 @@ class DiscordServer:
     def _direct(self, request: web.Request, body: Json) -> Json:
         who = int(body["recipient_id"])
         return {"id": str(who + 1_000_000), "type": 1, "recipients": [user(who, f"user{who}")]}
+
+    def _member(self, request: web.Request, body: Json) -> Any:
+        roles = self.roles.get(int(request.match_info["user"]))
+        if request.match_info["guild"] != str(GUILD):
+            return _problem(403, 50001, "Missing Access")
+        return {"roles": roles} if roles is not None else _problem(404, 10007, "Unknown Member")
 
     def _channel(self, request: web.Request, body: Json) -> Any:
         id = int(request.match_info["channel"])
@@ -461,6 +472,11 @@ def thread(id: int, channel: str | int, name: str = "a thread") -> Json:
         "id": str(id), "type": 11, "guild_id": str(GUILD), "parent_id": str(channel), "name": name,
         "owner_id": str(BOT), "message_count": 0, "member_count": 1, "rate_limit_per_user": 0, "thread_metadata": about,
     }  # fmt: skip
+
+
+def _told(what: Any) -> str:
+    """Of a file no more than its length."""
+    return json.dumps(what, default=len)
 
 
 def _iso(at: float) -> str:

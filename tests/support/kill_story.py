@@ -60,6 +60,18 @@ SPOIL = r"""sed -i 's/^serve)$/&\n    [ -e "$state\/memory.txt" ] \&\& exit 7/' 
 """An agent that is well in every trial, where there is no memory, and dies on the volume of the live one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Ended from outside after so many deeds, and so many seconds more, in the middle of whatever is under way."""
+
+    deeds: int
+    seconds: float
+
+
+def is_deed(said: str) -> bool:
+    return not PULSE.fullmatch(said)
+
+
 @cache
 def _source() -> socket.socket:
     """Where lives come from, for all stories of this process; it ends with it."""
@@ -84,6 +96,10 @@ class Mortal:
         self.listens = False
         self.killed_at = ""
         """The moment at which the last life ended, if it was one."""
+        self.life: Life | None = None
+        """How long the one that is begun next shall live, if it is to be ended from outside."""
+        self.deeds = 0
+        """In this life."""
         self.moved = time.monotonic()
         """When it last did what it had not done in this life."""
         self._heard_of_this_life: set[str] = set()
@@ -142,7 +158,7 @@ class Mortal:
                 self._heard_of_this_life.add(said)
             match said.partition(" "):
                 case "born", _, pid:
-                    self.pid, self.killed_at = int(pid), ""
+                    self.pid, self.killed_at, self.deeds = int(pid), "", 0
                     self._heard_of_this_life.clear()
                 case "dead", _, code:
                     self.pid, self.listens = 0, False
@@ -151,6 +167,10 @@ class Mortal:
                     self.killed_at = moment
                 case "after", _, "listen":
                     self.listens = True
+            self.deeds += is_deed(said)
+            if self.life and self.pid and self.deeds >= self.life.deeds:
+                threading.Timer(self.life.seconds, self.kill, [self.pid]).start()
+                self.life = None
             self._heard.notify_all()
 
 
@@ -165,8 +185,8 @@ class Story:
     """A moment at which it dies before all others."""
     bug: str = "none"
     ends: str = "applied"
-    lives: list[float] = field(default_factory=list)
-    """After so many seconds a life is ended from outside, wherever it is."""
+    lives: list[Life] = field(default_factory=list)
+    """The first ones. The last life is not ended from outside."""
     limit_s: float = 600
     halt_s: float = 60
     """If it does nothing new for so long, it has come to a halt."""
@@ -245,12 +265,11 @@ class Story:
             self.deaths.append(mortal.killed_at or self._last_word())
             self.moments = [moment for moment in self.moments if moment != mortal.killed_at]
             self.since = "" if mortal.killed_at == self.since else self.since
+        mortal.life = self.lives.pop(0) if self.lives else None
         mortal.begin([self.since] if self.since else self.moments, self.bug)
-        if self.lives:
-            threading.Timer(self.lives.pop(0), mortal.kill, [mortal.pid]).start()
 
     def _last_word(self) -> str:
-        return next((said for said in reversed(self.news) if not PULSE.fullmatch(said)), "nothing")
+        return next((said for said in reversed(self.news) if is_deed(said)), "nothing")
 
     def _next(self) -> str:
         """Looks into the database, since a process for every look would be slow, and acts over the control socket."""

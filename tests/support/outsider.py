@@ -201,8 +201,10 @@ def end_everything(world: World) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     if world.host == "docker" and (world.root / "data" / "installation").exists():
-        for what, form, *more in (("container", "{{.Names}}", "--all"), ("image", "{{.ID}}")):
-            for name in on_the_engine(world, what, form, *more):
-                with contextlib.suppress(subprocess.CalledProcessError):  # gone with another
-                    docker(what, "rm", "--force", name)
+        for name in on_the_engine(world, "container", "{{.Names}}", "--all"):
+            with contextlib.suppress(subprocess.CalledProcessError):  # gone with another
+                docker("container", "rm", "--force", "--volumes", name)
+        for image in on_the_engine(world, "image", "{{.ID}}"):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                docker("image", "rm", "--force", image)
         docker("volume", "rm", "--force", world.volume)

@@ -1,6 +1,6 @@
 """A chat on paper: it keeps what is said in it, tells keys apart as a good platform does, and stumbles on demand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -39,6 +39,8 @@ class PaperChat:
     signs: list[tuple[str, bool]] = field(default_factory=list)
     past: list[Message] = field(default_factory=list)
     """What `history` shows; nothing of it may be read while it is empty."""
+    groups: dict[str, set[str]] = field(default_factory=dict)
+    """Who is in which."""
     away: int = 0
     """How many of the next calls find the platform away."""
     before: Callable[[str], None] = lambda what: None
@@ -77,6 +79,10 @@ class PaperChat:
 
     async def link(self, place: Place, message: str) -> str:
         return f"https://paper.example/{place.channel}/{message}"
+
+    async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
+        self._reached(f"groups of {person}")
+        return frozenset(name for name in among if person in self.groups.get(name, ()))
 
     def told(self) -> list[str]:
         """Every whisper, in the order in which they came."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bot.report import Evidence, Exchange, Report, Standing
+from bot.report import Evidence, Exchange, Listed, Report, Standing
 from core.model.batch import Batch, BatchState
 from core.model.candidate import Candidate
 from core.model.consent import Consent, ConsentState, Policy, Vote
@@ -379,6 +379,10 @@ def batch(state: BatchState = BatchState.open) -> Batch:
 
 def evidence(state: BatchState = BatchState.open, run: Run | None = None) -> Evidence:
     return Evidence(batch(state), chunks(), run)
+
+
+def listed(state: BatchState = BatchState.open, run: Run | None = None) -> Listed:
+    return Listed(batch(state), len(chunks()), run)
 
 
 def standing(**more: Any) -> Standing:

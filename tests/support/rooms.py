@@ -106,8 +106,10 @@ async def a_room(
 
 
 @contextlib.asynccontextmanager
-async def serving(store: Store, settings: Settings, holder: str = "test.1") -> AsyncIterator[House]:
-    inbox = Inbox(store, lambda: holder)
+async def serving(
+    store: Store, settings: Settings, holder: str = "test.1", inbox: Inbox | None = None
+) -> AsyncIterator[House]:
+    inbox = inbox or Inbox(store, lambda: holder)
     room = Room(store, settings, inbox)
     room.listen()
     task = asyncio.create_task(room.serve())

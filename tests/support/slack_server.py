@@ -42,10 +42,16 @@ class LoopbackSlack:
     whispers: list[JSON] = field(default_factory=list)
     answers: list[JSON] = field(default_factory=list)
     """At the addresses for private answers."""
+    answered: dict[str, list[JSON]] = field(default_factory=lambda: defaultdict(list))
+    """The same by address."""
     views: list[JSON] = field(default_factory=list)
     signs: set[tuple[str, str]] = field(default_factory=set)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """User groups, and who is in them."""
     reactions: dict[str, list[JSON]] = field(default_factory=dict)
     """On a message, as they stand."""
+    outside: set[str] = field(default_factory=set)
+    """Channels that Moss is not in."""
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
     opened: int = 0
@@ -119,12 +125,13 @@ class LoopbackSlack:
             "channel": {"id": CHANNEL}, "actions": [{"type": "button", **button, "action_ts": self.stamp()}],
         }  # fmt: skip
 
-    def shortcut(self, message: str, user: str = "U1") -> JSON:
+    def shortcut(self, message: str, user: str = "U1", thread: str = "") -> JSON:
         n = next(self._numbers)
+        about = {"type": "message", "ts": message, "user": BOT_USER, "text": "x"}
         return {
             "type": "message_action", "callback_id": "moss_flag", "trigger_id": f"{n}.3.abc",
             "team": {"id": TEAM}, "user": {"id": user}, "channel": {"id": CHANNEL},
-            "message_ts": message, "message": {"type": "message", "ts": message, "user": BOT_USER, "text": "x"},
+            "message_ts": message, "message": about | ({"thread_ts": thread} if thread else {}),
             "response_url": f"{self.url}/answer/{n}",
         }  # fmt: skip
 
@@ -196,6 +203,7 @@ class LoopbackSlack:
         if self.answers_gone:
             return web.json_response({"ok": False, "error": "expired_url"}, status=404)
         self.answers.append(await request.json())
+        self.answered[f"{self.url}{request.path}"].append(self.answers[-1])
         return web.json_response({"ok": True})
 
     async def _upload(self, request: web.Request) -> web.Response:
@@ -210,6 +218,8 @@ class LoopbackSlack:
         return {"ok": True, "url": f"{self.url.replace('http', 'ws')}/socket?ticket={self.opened}"}
 
     def _chat_postmessage(self, given: JSON) -> JSON:
+        if given["channel"] in self.outside:
+            return {"ok": False, "error": "not_in_channel"}
         stamp = self.stamp()
         self.messages[given["channel"], stamp] = given | {"ts": stamp, "user": BOT_USER, "bot_id": BOT}
         return {"ok": True, "channel": given["channel"], "ts": stamp}
@@ -258,6 +268,10 @@ class LoopbackSlack:
             else {"ok": False, "error": "thread_not_found"}
         )
 
+    def _usergroups_users_list(self, given: JSON) -> JSON:
+        users = self.groups.get(given["usergroup"])
+        return {"ok": False, "error": "no_such_subteam"} if users is None else {"ok": True, "users": users}
+
     def _views_open(self, given: JSON) -> JSON:
         self.views.append(given["view"])
         return {"ok": True, "view": {"id": f"V{next(self._numbers)}"}}
@@ -286,7 +300,9 @@ async def loopback_slack() -> AsyncIterator[LoopbackSlack]:
         await runner.cleanup()
 
 
-async def call(port: int, body: JSON, *, secret: str = SECRET, age_s: float = 0, form: bool = False) -> int:
+async def call(
+    port: int, body: JSON, *, secret: str = SECRET, age_s: float = 0, form: bool = False, retry: int = 0
+) -> int:
     """What Slack does over HTTP: a signed call; its status."""
     if form:
         flat = body if "command" in body else {"payload": json.dumps(body)}
@@ -296,6 +312,7 @@ async def call(port: int, body: JSON, *, secret: str = SECRET, age_s: float = 0,
     stamp = str(int(time.time() - age_s))
     signature = "v0=" + hmac.new(secret.encode(), f"v0:{stamp}:{raw}".encode(), hashlib.sha256).hexdigest()
     headers = {"Content-Type": kind, "X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signature}
+    headers |= {"X-Slack-Retry-Num": str(retry), "X-Slack-Retry-Reason": "http_timeout"} if retry else {}
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"http://127.0.0.1:{port}/slack/events", data=raw, headers=headers) as answer,

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import json
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,21 +14,20 @@ import structlog
 
 from bot import sections
 from bot.adapters.discord import events
-from bot.adapters.discord.asking import Asking, listens, parent_of
+from bot.adapters.discord.asking import Asking, listens
 from bot.adapters.discord.chat import DiscordChat
 from bot.adapters.discord.client import Client, Heard, Listener, reach
 from bot.adapters.discord.commands import commands
-from bot.adapters.discord.errors import translated
+from bot.adapters.discord.parents import Parents
 from bot.adapters.discord.places import PLATFORM, place_of
-from bot.adapters.discord.reactions import seen
+from bot.adapters.discord.reactions import once, seen
+from bot.adapters.discord.registering import register
 from bot.adapters.missed import missed
-from bot.chat import AnyEvent, Health, Inbox
+from bot.chat import AnyEvent, Health, Inbox, Reacted
 from bot.settings import Settings
 from core.clock import Clock, system_clock
 from core.model.errors import MossError, Unavailable
 from core.model.transcript import Place
-from core.model.value import sha256
-from core.store import marks
 from core.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -41,11 +38,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STEADY_S = 300.0
 """A connection that held so long was a good one: the next try comes at once."""
 LOGIN_S = 60.0
-AT_ONCE = 20
+COMMANDS_PAUSE_S = 3600.0
+"""At most between two tries to register the commands."""
+TRIES = 5
+"""To find out where something happened, while Discord is away."""
+AT_ONCE = 200
 """How many events are written down in one transaction."""
 WAITING = 20_000
 """How many may wait for that. Beyond it reactions are compared again later."""
-PARENTS = 5000
 LOOKED_AT = 100
 """How many replies are looked at after a new session began; each takes one request, and one more for each emoji."""
 
@@ -53,7 +53,6 @@ LOOKED_AT = 100
 @dataclass(frozen=True, slots=True)
 class Waiting:
     what: Heard
-    delivery: str
     at: datetime
 
 
@@ -67,11 +66,12 @@ class DiscordAdapter:
         self._inbox, self._clock = inbox, clock
         self._client: Client | None = None
         self._waiting: asyncio.Queue[Waiting] = asyncio.Queue(WAITING)
-        self._session = ""
+        self._session, self._number, self._looks = "", 0, 0
+        self._login = asyncio.Event()
         self._missed = asyncio.Event()
         self._ending = asyncio.Event()
         self._health = Health(platform=PLATFORM)
-        self._parents: OrderedDict[int, int | None] = OrderedDict()
+        self._parents = Parents()
 
     # Living
 
@@ -80,7 +80,7 @@ class DiscordAdapter:
         reach(self._section)
         with contextlib.suppress(MossError):
             await self.chat.prune()
-        working = [asyncio.create_task(one) for one in (self._write_down(), self._reconcile())]
+        working = [asyncio.create_task(one) for one in (self._write_down(), self._reconcile(), self._register())]
         staying = asyncio.create_task(self._stay())
         try:
             await self._ending.wait()
@@ -122,6 +122,7 @@ class DiscordAdapter:
             except Exception as problem:
                 self._note(problem=_why(problem))
                 log.warning("discord is away", why=self._health.problem, pause_s=pause_s)
+                await self._hang_up()  # discord.py leaves a socket open on which it could not read a frame
             if time.monotonic() - began > STEADY_S:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
@@ -134,8 +135,8 @@ class DiscordAdapter:
         if self._client is not None and not self._client.is_closed():
             return self._client
         asking = Asking(self._store, self._settings, self._section, self._inbox, self.chat)
-        client = Client(self._section, Listener(self._heard, self._anew, self._back, asking.pressed))
-        for command in commands(asking.commanded, asking.offer):
+        client = Client(self._section, Listener(self._heard, self._missed.set, self._anew, self._back, asking.pressed))
+        for command in commands(asking.commanded, asking.offer, asking.flagging):
             client.tree.add_command(command)
         try:
             async with asyncio.timeout(LOGIN_S):
@@ -144,23 +145,24 @@ class DiscordAdapter:
             await client.close()
             raise
         self._client = self.chat.client = client
-        await self._register(client)
+        self._login.set()
         return client
 
-    async def _register(self, client: Client) -> None:
-        """The commands, when they are others than last time: Discord counts how often they are written."""
-        wanted = sha256(json.dumps([one.to_dict(client.tree) for one in client.tree.get_commands()]).encode())
-        name = f"{PLATFORM}:commands:{client.application_id}"
-        try:
-            async with self._store.reading() as db:
-                if await marks.get(db, name) == wanted:
-                    return
-            with translated("its commands"):
-                await client.tree.sync()
-            async with self._store.writing() as db:
-                await marks.put(db, self._store.now(), name, wanted)
-        except (MossError, discord.DiscordException) as problem:
-            log.warning("commands are not registered; reactions and buttons work without", why=str(problem))
+    async def _register(self) -> None:
+        """The commands, however often that fails. Reactions and buttons work without, so nothing waits for it."""
+        while True:
+            await self._login.wait()
+            self._login.clear()
+            pause_s = FIRST_PAUSE_S
+            while self._client is not None:
+                try:
+                    await register(self._store, self._client)
+                    break
+                except Exception as problem:
+                    why = problem.sentence if isinstance(problem, MossError) else type(problem).__name__
+                    log.warning("commands are not registered", why=why, again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(4 * pause_s, COMMANDS_PAUSE_S)
 
     async def _hang_up(self) -> None:
         """The gateway only: what was heard is still to be answered."""
@@ -171,12 +173,14 @@ class DiscordAdapter:
 
     # Hearing
 
-    def _heard(self, what: Heard, delivery: str) -> None:
+    def _heard(self, what: Heard, session: str, number: int) -> None:
         self._note(last_event_at=self._clock())
-        if self._ending.is_set():
+        again = session == self._session and number <= self._number
+        if again or self._ending.is_set():
             return
+        self._session, self._number = session, number
         try:
-            self._waiting.put_nowait(Waiting(what, delivery, self._clock()))
+            self._waiting.put_nowait(Waiting(what, self._clock()))
         except asyncio.QueueFull:
             log.error("more happens at Discord than can be written down; reactions are compared later")
             self._missed.set()
@@ -188,7 +192,7 @@ class DiscordAdapter:
 
     def _anew(self, session: str) -> None:
         self._back()
-        self._session = session
+        self._session, self._number = session, 0
         self._missed.set()
 
     async def _write_down(self) -> None:
@@ -210,7 +214,9 @@ class DiscordAdapter:
             try:
                 async with self._store.writing() as db:
                     for event in found:
-                        await self._inbox.add(db, event)
+                        fresh = await once(db, event) if isinstance(event, Reacted) else event
+                        if fresh is not None:
+                            await self._inbox.add(db, fresh)
                 self._inbox.wake()
                 return
             except Unavailable as problem:
@@ -226,11 +232,20 @@ class DiscordAdapter:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _event(self, one: Waiting) -> AnyEvent | None:
-        try:
-            return await self._read(one)
-        except Exception:
-            log.exception("what Discord told is not understood", delivery=one.delivery)
-            return None
+        pause_s, kind = FIRST_PAUSE_S, type(one.what).__name__
+        for _ in range(TRIES):
+            try:
+                return await self._read(one)
+            except Unavailable as problem:
+                log.warning("nobody knows yet where this happened", kind=kind, reason=problem.sentence)
+            except Exception:
+                log.exception("what Discord told is not understood", kind=kind)
+                return None
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        log.error("nobody knows where this happened, so it is left out; reactions are compared later", kind=kind)
+        self._missed.set()
+        return None
 
     async def _read(self, one: Waiting) -> AnyEvent | None:
         client, what = self._client, one.what
@@ -242,7 +257,7 @@ class DiscordAdapter:
             agent = int(self._section.agent_user) if self._section.agent_user else None
             return events.message(place, what, client.user.id, agent) if place else None
         place = await self._place(what.guild_id, what.channel_id)
-        return events.reaction(place, what, client.user.id, one.at, one.delivery) if place else None
+        return events.reaction(place, what, client.user.id, one.at) if place else None
 
     async def _reconcile(self) -> None:
         """After each beginning of a session; again when it failed."""
@@ -254,10 +269,10 @@ class DiscordAdapter:
                 continue
             try:
                 look = partial(seen, client, self._section)
-                found = await missed(
-                    self._store, self._settings, PLATFORM, look, session=self._session, limit=LOOKED_AT
-                )
+                session = f"{self._session}.{self._looks}"
+                found = await missed(self._store, self._settings, PLATFORM, look, session=session, limit=LOOKED_AT)
                 await self._take(found)
+                self._looks += 1
                 if found:
                     log.info("reactions were missed and are made up for", count=len(found))
             except Unavailable as problem:
@@ -273,25 +288,9 @@ class DiscordAdapter:
     async def _place(self, guild: int | None, channel: int) -> Place | None:
         if not listens(self._section, guild):
             return None
-        return place_of(guild, channel, None if guild is None else await self._parent(channel))
-
-    async def _parent(self, channel: int) -> int | None:
-        """Of a thread the channel around it. Discord tells of those that are in use; others have to be asked for."""
         client = self._client
         assert client is not None
-        known = client.get_channel(channel)
-        if known is not None:
-            return parent_of(known)
-        if channel not in self._parents:
-            try:
-                with translated("a channel"):
-                    self._parents[channel] = parent_of(await client.fetch_channel(channel))
-            except (MossError, discord.DiscordException) as problem:
-                log.warning("a channel is not known", channel=channel, why=str(problem))
-                return None
-            while len(self._parents) > PARENTS:
-                self._parents.popitem(last=False)
-        return self._parents[channel]
+        return place_of(guild, channel, None if guild is None else await self._parents.of(client, channel))
 
 
 def _why(problem: Exception) -> str:

@@ -10,11 +10,14 @@ import structlog
 from bot import sections
 from bot.adapters.discord import events
 from bot.adapters.discord.chat import DiscordChat
+from bot.adapters.discord.commands import FLAG_MENU
 from bot.adapters.discord.embeds import NOBODY, action_of, form
 from bot.adapters.discord.errors import translated
 from bot.adapters.discord.offers import offer as offered
-from bot.adapters.discord.places import person_of, place_of
+from bot.adapters.discord.parents import parent_of
+from bot.adapters.discord.places import PLATFORM, place_of
 from bot.chat import AnyEvent, Inbox
+from bot.permits import refusal
 from bot.settings import Settings
 from core.model.errors import MossError
 from core.model.transcript import Place
@@ -22,8 +25,10 @@ from core.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-ACK_S = 2.0
-"""Discord gives three seconds; what is not written down by then goes on being written down after the answer."""
+ACK_S = 0.7
+"""People should see a sign within a second, and Discord gives three; what is not written down by then goes on being
+written down after it."""
+OFFER_S = 2.0
 NOT_HERE = "Moss does not listen here; its owner can change `guilds` and `direct_messages` in [discord] of moss.toml."
 OLD_BUTTON = "That button is of another version of Moss; `/moss status` shows what waits for people."
 
@@ -46,14 +51,19 @@ class Asking:
         id = events.custom_id(one)
         action, pressed = action_of(id), one.type is discord.InteractionType.component
         if action and action.wants_reason and pressed:
-            with translated("a form"):
-                await one.response.send_modal(form(action.verb.capitalize(), id, "Why? A few words.", required=True))
+            await _ask(one, form(action.verb.capitalize(), id, "Why? A few words.", required=True))
             return
         event = events.press(place, one)
         if event is None:
             await _say(one, OLD_BUTTON)
             return
         await self._write_and_defer(one, event)
+
+    async def flagging(self, one: discord.Interaction[Any], message: int) -> None:
+        """From the menu of a message."""
+        if await self._admitted(one) is not None:
+            id, question = f"moss:{events.FLAG_FORM}:{message}", "What was wrong? (a few words help)"
+            await _ask(one, form(FLAG_MENU, id, question, required=False))
 
     async def _admitted(self, one: discord.Interaction[Any]) -> Place | None:
         """Where it was asked; whoever asks elsewhere is told."""
@@ -84,8 +94,16 @@ class Asking:
                 )
 
     async def offer(self, one: discord.Interaction[Any], what: str) -> list[str]:
+        """Nothing to whoever may not look, nor when it takes too long: Discord asks again with the next letter."""
         place = self._place(one)
-        return await offered(self._store, self._settings, place, person_of(one.user.id), what) if place else []
+        if place is None:
+            return []
+        with contextlib.suppress(MossError, TimeoutError):
+            async with asyncio.timeout(OFFER_S):
+                event = events.command(place, one, [])
+                if not await refusal(self._settings, {PLATFORM: self._chat}, "status", event):
+                    return await offered(self._store, self._settings, place, what)
+        return []
 
     def _place(self, one: discord.Interaction[Any]) -> Place | None:
         """Discord tells the channel with it."""
@@ -98,8 +116,12 @@ def listens(section: sections.Discord, guild: int | None) -> bool:
     return section.direct_messages if guild is None else str(guild) in section.guilds
 
 
-def parent_of(channel: object) -> int | None:
-    return channel.parent_id if isinstance(channel, discord.Thread) else None
+async def _ask(one: discord.Interaction[Any], asked: discord.ui.Modal) -> None:
+    try:
+        with translated("a form"):
+            await one.response.send_modal(asked)
+    except MossError as problem:
+        log.warning("a form was not shown; whoever wants it asks again", reason=problem.sentence)
 
 
 async def _say(one: discord.Interaction[Any], sentence: str) -> None:

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 import discord
 
-from bot.adapters.discord.embeds import NOBODY, Rendered, flat, render
+from bot.adapters.discord.embeds import NOBODY, Rendered, named, render
 from bot.adapters.discord.errors import NO_DIRECT_MESSAGES, THREAD_EXISTS, Gone, translated
 from bot.adapters.discord.places import (
     DIRECT,
@@ -46,6 +48,7 @@ TYPING_S, TYPING_LASTS_S = 8.0, 1800.0
 CLOSED_DOOR_S = 3600.0
 """How often a person hears that they take no direct messages."""
 REMEMBERED = 2000
+_ROLE = re.compile(rf"{PLATFORM}:([0-9]{{1,20}})/[0-9]{{1,20}}")
 NAME_LIMIT = 80
 
 
@@ -89,9 +92,6 @@ class DiscordChat:
         while len(self._deferring) > REMEMBERED:
             self._deferring.pop(next(iter(self._deferring)))
         return event
-
-    def knows_thread(self, thread: int) -> None:
-        self._threads.add(thread)
 
     # Saying
 
@@ -220,7 +220,7 @@ class DiscordChat:
             return target
         root = self._messages(place, number(place.channel)).get_partial_message(target)
         try:
-            await root.create_thread(name=flat(rendered.text)[:NAME_LIMIT].strip() or "Moss")
+            await root.create_thread(name=named(rendered.text)[:NAME_LIMIT].strip() or "Moss")
         except discord.NotFound:
             pass  # no such message: this thread began in another way, or is gone, as sending will tell
         except discord.HTTPException as problem:
@@ -289,6 +289,18 @@ class DiscordChat:
         where = DIRECT if is_direct(place) else place.workspace
         return f"https://discord.com/channels/{where}/{channel_of(place, message)}/{message}"
 
+    async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
+        """Roles, as `discord:SERVER/ROLE`."""
+        found: set[str] = set()
+        for server, names in _by_server(among).items():
+            try:
+                with translated("the roles of a member"):
+                    member = await self._here().http.get_member(server, user_of(person))
+            except Gone:  # nobody of that name is there
+                continue
+            found |= names & {f"{PLATFORM}:{server}/{role}" for role in member["roles"]}
+        return frozenset(found)
+
     async def prune(self) -> None:
         """What was said so long ago that nothing says it again."""
         await self._sent.prune()
@@ -299,3 +311,11 @@ class DiscordChat:
         for sign in signs:
             sign.cancel()
         await asyncio.gather(*signs, return_exceptions=True)
+
+
+def _by_server(names: Collection[str]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for name in sorted(names):
+        if match := _ROLE.fullmatch(name):
+            found.setdefault(int(match[1]), set()).add(name)
+    return found

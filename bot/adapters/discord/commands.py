@@ -10,8 +10,6 @@ import discord
 from discord import app_commands
 from discord.app_commands import Choice, Range
 
-from bot.adapters.discord.embeds import form
-from bot.adapters.discord.events import FLAG_FORM
 from bot.commands import VERBS
 from bot.looking import Artefact
 from core.model.run import Dial
@@ -21,6 +19,8 @@ Hear = Callable[[Asked, list[object | None]], Awaitable[None]]
 """Writes a command down and lets Discord know that it arrived."""
 Offer = Callable[[Asked, str], Awaitable[list[str]]]
 """What an option may be: `batch`, `run`, `question` or `version`."""
+Flag = Callable[[Asked, int], Awaitable[None]]
+"""Asks what was wrong with a message."""
 
 FLAG_MENU = "Flag for Moss"
 OFFERED = 25
@@ -31,7 +31,7 @@ _VERBS = [Choice(name=name, value=name) for name in VERBS]
 Page = Range[int, 1, 9999]
 
 
-def commands(hear: Hear, offer: Offer) -> list[app_commands.Group | app_commands.ContextMenu]:
+def commands(hear: Hear, offer: Offer, flag_it: Flag) -> list[app_commands.Group | app_commands.ContextMenu]:
     """Everything that is registered at Discord."""
     moss = app_commands.Group(
         name="moss",
@@ -131,8 +131,6 @@ def commands(hear: Hear, offer: Offer) -> list[app_commands.Group | app_commands
         await hear(asked, ["help", verb])
 
     async def flag_message(asked: Asked, message: discord.Message) -> None:
-        await asked.response.send_modal(
-            form(FLAG_MENU, f"moss:{FLAG_FORM}:{message.id}", "What was wrong? (a few words help)", required=False)
-        )
+        await flag_it(asked, message.id)
 
     return [moss, app_commands.ContextMenu(name=FLAG_MENU, callback=flag_message)]

@@ -52,12 +52,12 @@ def words(one: discord.Message, without: int | None = None) -> str:
     return text.strip()
 
 
-def reaction(place: Place, one: discord.RawReactionActionEvent, me: int, at: datetime, delivery: str) -> Reacted | None:
-    """Discord numbers what it delivers and gives reactions no id, so the number is the id."""
+def reaction(place: Place, one: discord.RawReactionActionEvent, me: int, at: datetime) -> Reacted | None:
+    """Discord gives reactions no id: `reactions.once` makes one."""
     if one.user_id == me or (one.member is not None and one.member.bot) or not one.emoji.name:
         return None
     return Reacted(
-        id=f"reacted:{delivery}",
+        id="",
         place=place,
         person=person_of(one.user_id),
         at=at,

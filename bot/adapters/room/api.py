@@ -94,6 +94,8 @@ class Api:
         return Response(png, media_type="image/png")
 
     async def events(self, request: Request, person: str) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         last = request.headers.get("last-event-id") or request.query_params.get("since")
         with_html = "html" in request.query_params
 

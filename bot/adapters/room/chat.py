@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import quote
 
 from bot.adapters.room.shown import AGENT, ANSWERING, MOSS, Speaker, kept, speaker
@@ -110,6 +110,10 @@ class RoomChat:
     async def link(self, place: Place, message: str) -> str:
         where = f"{quote(place.channel, safe='')}/{place.thread}".rstrip("/")
         return f"{self.url}/c/{where}#m-{message}" if self.url else ""
+
+    async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
+        """The room has none."""
+        return frozenset()
 
 
 @contextlib.contextmanager

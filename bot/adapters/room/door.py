@@ -23,9 +23,14 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 BURST = 60
 """So many requests that change something may come at once from one person; then they come at the rate below."""
 PER_S = 2.0
+READ_BURST = 300
+READS_PER_S = 10.0
+"""The same for looking: a page with its pictures is some twenty requests."""
 TRIES = 10
 TRIES_PER_S = 0.2
 """The same for attempts to enter from one address."""
+REMEMBERED = 10_000
+"""Of how many people, or addresses, it is known how much they did."""
 STREAMS = 8
 """Pages that one person may have open."""
 
@@ -96,9 +101,10 @@ class Pace:
         if left < 1:
             wait_s = (1 - left) / self._per_s
             raise TooOften(f"That was too often in a short time; try again in {wait_s:.0f} s.", wait_s)
-        if len(self._left) > 10_000:  # whoever has come back to a full burst need not be remembered
-            self._left.clear()
-        self._left[who] = (left - 1, now)
+        self._left.pop(who, None)
+        if len(self._left) >= REMEMBERED:
+            del self._left[next(iter(self._left))]
+        self._left[who] = (left - 1, now)  # behind all others: the first is who came longest ago
 
 
 class Door:
@@ -108,6 +114,7 @@ class Door:
         self._any_address = host in EVERYWHERE
         self._cookie = f"moss_room_{port}"  # a browser sends cookies of one port to all ports of the machine
         self._writes = Pace(BURST, PER_S)
+        self._reads = Pace(READ_BURST, READS_PER_S)
         self._tries = Pace(TRIES, TRIES_PER_S)
         self._streams: dict[str, int] = {}
 
@@ -167,8 +174,7 @@ class Door:
         proof = self.proof(request)
         async with self._store.reading() as db:
             person = await self.person(db, proof)
-        if request.method not in SAFE_METHODS:
-            self._writes.take(person)
+        (self._reads if request.method in SAFE_METHODS else self._writes).take(person)
         return person
 
     # Sessions of browsers

@@ -10,19 +10,22 @@ from starlette.responses import Response
 
 from bot import cards
 from bot.adapters.room.artefacts import diff_lines, matrix_rows, tone
+from bot.adapters.room.chat import row_of
 from bot.adapters.room.door import status_of
 from bot.adapters.room.inside import Endpoint, Inside
 from bot.adapters.room.shown import kept, shown_card
 from bot.cards.progress import progress
 from bot.permits import allowed
 from bot.places import ROOM
-from bot.report import Report, all_evidence, evidence, gather, missing, read_diff, read_logs, read_trials
+from bot.report import Report, evidence, gather, listed, missing, read_diff, read_logs, read_trials
 from core.model.errors import MossError, NotFound, Refused
 from core.store import posts, swaps
 
-LOG_CHARS = 200_000
-"""Of each log the end of it is shown: that is where a build says why it failed."""
+LOGS_BYTES = 1_000_000
+"""Of all logs of a run on one page."""
 DIFF_LINES = 20_000
+BATCHES = 50
+"""Of each agent on one page."""
 
 
 class Draw(Protocol):
@@ -50,7 +53,8 @@ class Records:
 
     async def run(self, request: Request, person: str) -> Response:
         report = await self._report(request, person)
-        card = shown_card(kept(cards.run(report)), None).model_copy(update={"actions": ()})
+        whole = cards.run(report, rest="the pages of this run").model_copy(update={"actions": ()})
+        card = shown_card(kept(whole), None)
         async with self._inside.store.reading() as db:
             post = await posts.of_key(db, f"run:{report.run.id}")
         asked = None
@@ -71,11 +75,13 @@ class Records:
 
     async def batches(self, request: Request, person: str) -> Response:
         self._check(person)
-        listed = [
-            (substrate.name, await all_evidence(self._inside.store, substrate.name))
+        page = max(row_of(request.query_params.get("page", "1")), 1)
+        found = [
+            (substrate.name, *await listed(self._inside.store, substrate.name, BATCHES, skip=(page - 1) * BATCHES))
             for substrate in self._inside.settings.substrate
         ]
-        return self._draw("batches.html", request, person, listed=listed, tone=tone)
+        older = any(held > page * BATCHES for _, _, held in found)
+        return self._draw("batches.html", request, person, listed=found, page=page, older=older, tone=tone)
 
     async def batch(self, request: Request, person: str) -> Response:
         self._check(person)
@@ -146,7 +152,7 @@ def _matrix(report: Report) -> dict[str, Any]:
 
 
 def _log(report: Report) -> dict[str, Any]:
-    return {"logs": {name: text[-LOG_CHARS:] for name, text in read_logs(report).items()}}
+    return {"logs": read_logs(report, LOGS_BYTES)}
 
 
 ARTEFACTS: dict[str, Callable[[Report], dict[str, Any]]] = {

@@ -27,8 +27,8 @@ from bot.adapters.room.pages import Pages
 from bot.adapters.room.stream import Stream
 from bot.adapters.room.talk import Talk
 from bot.chat import Health, Inbox
-from bot.serving import Serving
 from bot.places import ROOM
+from bot.serving import Serving
 from bot.settings import Settings
 from core.model.errors import BadInput, NotFound
 from core.store.store import Store

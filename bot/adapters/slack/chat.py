@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,9 @@ PICTURES = 100
 PICTURE_TRIES = 3
 """Slack may take a moment to make a file ready for a message."""
 PICTURE_PAUSE_S = 1.0
+GROUP = re.compile(r"S[A-Z0-9]{2,}")
+GROUP_S = 60.0
+"""For how long Slack's word on who is in a group counts. When it cannot be asked again, nobody is."""
 NOT_READY = frozenset({"invalid_blocks", "invalid_blocks_format", "file_not_found", "slack_file_not_found"})
 
 
@@ -47,6 +51,8 @@ class Voice:
     history_per_minute: int
     asked: deque[float] = field(default_factory=deque)
     pictures: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    groups: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
+    """Who is in which user group, and when Slack said so."""
 
 
 class SlackChat:
@@ -129,6 +135,31 @@ class SlackChat:
             return ""
         thread = f"?thread_ts={place.thread}&cid={place.channel}" if place.thread else ""
         return f"{voice.workspace.url}archives/{place.channel}/p{message.replace('.', '')}{thread}"
+
+    async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
+        team, _, user = person.removeprefix(f"{PLATFORM}:").partition("/")
+        voice, problem = self._voices.get(team), None
+        for name in sorted(among):
+            where, _, group = name.removeprefix(f"{PLATFORM}:").partition("/")
+            if voice is None or where != team or not GROUP.fullmatch(group):
+                continue
+            try:
+                if user in await self._in_group(voice, group):
+                    return frozenset({name})
+            except MossError as why:
+                problem = why
+        if problem is not None:
+            raise problem
+        return frozenset()
+
+    async def _in_group(self, voice: Voice, group: str) -> frozenset[str]:
+        now = time.monotonic()
+        asked, users = voice.groups.get(group, (now - GROUP_S, frozenset[str]()))
+        if now - asked >= GROUP_S:
+            answer = await voice.web.call("usergroups.users.list", usergroup=group)
+            users = frozenset(map(str, answer.get("users") or ()))
+            voice.groups[group] = now, users
+        return users
 
     async def reactions(self, place: Place, message: str) -> list[tuple[str, str]] | None:
         """Who reacted to a message with what; None when it is gone, or Moss may not look."""

@@ -12,6 +12,7 @@ from bot.adapters.slack.forms import FLAG_FORM, PRESS_FORM, flag_of, reason_of, 
 from bot.adapters.slack.payloads import (
     Actions,
     CommandPayload,
+    EditEvent,
     MessageEvent,
     Payload,
     ReactionEvent,
@@ -69,9 +70,13 @@ def _teams(body: Mapping[str, Any]) -> Iterable[str]:
 def happened(body: Mapping[str, Any], workspace: Workspace) -> Said | Replied | Reacted | None:
     """From the Events API."""
     event = body.get("event")
-    kind = event.get("type") if isinstance(event, dict) else None
+    if not isinstance(event, dict):
+        return None
+    kind = event.get("type")
     if kind in ("reaction_added", "reaction_removed"):
         return _reacted(body, event, workspace)
+    if kind == "message" and event.get("subtype") == "message_changed":
+        return _edited(event, workspace)
     if kind in ("message", "app_mention"):
         return _said(event, workspace)
     return None
@@ -116,6 +121,19 @@ def _said(event: Any, workspace: Workspace) -> Said | Replied | None:
         text=plain(found.text, without=workspace.bot_user),
         addressed=found.channel_type == "im" or f"<@{workspace.bot_user}" in found.text,
     )
+
+
+def _edited(event: Any, workspace: Workspace) -> Replied | None:
+    """Only the agent's own: what people change in theirs was answered already. A preview that Slack adds to a message
+    is no change of its words."""
+    found = read(EditEvent, event)
+    inner = _said({"channel": found.channel, **found.message}, workspace) if found else None
+    if found is None or not isinstance(inner, Replied):
+        return None
+    if found.message.get("text") == found.previous_message.get("text"):
+        return None
+    id = f"edited:{found.channel}:{inner.message}:{found.ts}"
+    return inner.model_copy(update={"id": id, "at": moment_of(found.ts), "edited": True})
 
 
 def commanded(body: Mapping[str, Any], workspace: Workspace, now: datetime) -> Commanded | None:

@@ -41,6 +41,15 @@ class MessageEvent(Payload):
     text: str = ""
 
 
+class EditEvent(Payload):
+    """A message was given other words; the inner one is as it stands now, and names no channel."""
+
+    channel: Id
+    ts: Stamp
+    message: dict[str, object]
+    previous_message: dict[str, object] = {}
+
+
 class CommandPayload(Payload):
     channel_id: Id
     user_id: Id

@@ -22,6 +22,7 @@ TRIES = 3
 LONGEST_PUT_OFF_S = 300.0
 
 SCOPES: Mapping[str, str] = {
+    "apps.connections.open": "",
     "auth.test": "",
     "chat.postMessage": "chat:write",
     "chat.update": "chat:write",
@@ -32,6 +33,7 @@ SCOPES: Mapping[str, str] = {
     "reactions.add": "reactions:write",
     "reactions.get": "reactions:read",
     "reactions.remove": "reactions:write",
+    "usergroups.users.list": "usergroups:read",
     "views.open": "",
 }
 """Every method that Moss calls, with the scope it takes. `docs/slack-manifest.yaml` asks for these and no others."""
@@ -48,6 +50,7 @@ SENTENCES: Mapping[str, str] = {
     "edit_window_closed": "Slack lets nobody edit that message any more.",
     "is_archived": "The channel {channel} of Slack is archived; bring it back, or name another one.",
     "message_not_found": "The message is gone from Slack.",
+    "no_such_subteam": "Slack has no such user group; correct its id in [permits] of moss.toml.",
     "not_in_channel": "Moss is not in the channel {channel} of Slack; invite it there with `/invite`.",
     "thread_not_found": "The thread is gone from Slack.",
     "user_not_in_channel": "That person is not in the channel {channel} of Slack, so nothing can be shown there.",
