@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -77,9 +77,10 @@ class WatchedStore(Store):
 
 
 class WatchedInbox(Inbox):
-    async def add(self, db: Any, event: AnyEvent) -> bool:
-        self._store.added(db, event)  # type: ignore[attr-defined]
-        return await super().add(db, event)
+    async def add_all(self, db: Any, events: Sequence[AnyEvent]) -> list[bool]:
+        for event in events:
+            self._store.added(db, event)  # type: ignore[attr-defined]
+        return await super().add_all(db, events)
 
 
 async def serve(platform: str, address: str, total: int, root: Path) -> dict[str, Any]:

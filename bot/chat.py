@@ -3,7 +3,7 @@
 An adapter in `bot/adapters/` translates its platform's events into these values and cards back, nothing else.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
@@ -163,6 +163,9 @@ class Inbox(Protocol):
     async def add(self, db: Any, event: AnyEvent) -> bool:
         """As `take`, within the caller's own transaction (`Store.writing`), so that what a chat shows and what Moss
         heard cannot come apart. Call `wake` after the transaction."""
+
+    async def add_all(self, db: Any, events: Sequence[AnyEvent]) -> list[bool]:
+        """As `add`, for many at a time."""
 
     def wake(self) -> None:
         """There is something to work on."""

@@ -272,7 +272,10 @@ async def _help(ask: Ask) -> Card | str:
         verb = find(ask.words[0].lower())
         return f"`/moss {verb.usage}` {verb.does}"
     lines = [f"/moss {verb.usage}\n    {verb.does}" for verb in VERBS.values()]
-    flags = "React to a bad reply of the agent with 👎, 🚩 or ❌, and its maintainers can have it repaired."
+    flags = (
+        "React to a bad reply of the agent with 👎, 🚩 or ❌, and its maintainers can have it repaired. Say why in its "
+        "thread: `reason: ...`"
+    )
     return Card(title="What you can ask of Moss", body=(Section(text=flags), Section(text="\n".join(lines))))
 
 

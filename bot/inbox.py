@@ -128,28 +128,33 @@ class Inbox:
 
     async def _write(self, events: Sequence[AnyEvent]) -> list[bool]:
         async with self._store.writing() as db:
-            fresh = [await self.add(db, event) for event in events]
+            fresh = await self.add_all(db, events)
         self.wake()
         return fresh
 
     async def add(self, db: Any, event: AnyEvent) -> bool:
-        event = plain(event)
-        clean = redacted(event)  # here and now: a transaction is open, and must not wait for a thread
-        fresh = await letters.add(
-            db,
-            self._store.now(),
-            self._holder(),
-            platform=event.place.platform,
-            workspace=event.place.workspace,
-            event=event.id,
-            lane=lane(event),
-            body=clean.model_dump(mode="json"),
-            altered=clean != event,
-            emoji=event.emoji if isinstance(event, Reacted) else None,
-            happened_at=event.at if isinstance(event, Reacted) else None,
-        )
-        if fresh and isinstance(event, Said | Replied) and clean != event:
-            self.heard.keep(event.place, event.message, event.text)
+        return (await self.add_all(db, [event]))[0]
+
+    async def add_all(self, db: Any, events: Sequence[AnyEvent]) -> list[bool]:
+        events = [plain(event) for event in events]
+        clean = [redacted(event) for event in events]  # here and now: a transaction waits for no thread
+        arrived = [
+            letters.Arrived(
+                platform=event.place.platform,
+                workspace=event.place.workspace,
+                event=event.id,
+                lane=lane(event),
+                body=kept.model_dump(mode="json"),
+                altered=kept != event,
+                emoji=event.emoji if isinstance(event, Reacted) else None,
+                happened_at=event.at if isinstance(event, Reacted) else None,
+            )
+            for event, kept in zip(events, clean, strict=True)
+        ]
+        fresh = await letters.add_all(db, self._store.now(), self._holder(), arrived)
+        for event, kept, new in zip(events, clean, fresh, strict=True):
+            if new and isinstance(event, Said | Replied) and kept != event:
+                self.heard.keep(event.place, event.message, event.text)
         return fresh
 
     def wake(self) -> None:

@@ -137,11 +137,11 @@ Snowflake = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$")]
 class Slack(Section):
     """One workspace of Slack. Several are written as several `[[slack]]`."""
 
-    bot_token: SecretStr
+    bot_token: SecretStr = Field(min_length=1)
     """`xoxb-...`: what Moss speaks with. Secrets belong in the environment: `MOSS_SLACK__BOT_TOKEN`."""
-    app_token: SecretStr | None = None
+    app_token: SecretStr | None = Field(default=None, min_length=1)
     """`xapp-...`: with it Moss opens a socket to Slack, and needs no address of its own."""
-    signing_secret: SecretStr | None = None
+    signing_secret: SecretStr | None = Field(default=None, min_length=1)
     """With it, and without an app token, Slack calls Moss at `host` and `port`, and signs every call."""
     host: str = "127.0.0.1"
     """Where Slack's calls are taken, behind a proxy that speaks HTTPS. Not used with a socket."""
@@ -159,6 +159,11 @@ class Slack(Section):
     """Which substrate is talked to in which channel: `C0123ABCD = "desk"`. Not needed where there is but one."""
     history_per_minute: int = Field(default=20, ge=0)
     """How often in a minute Moss may read what was said before it saw it; 0 for never."""
+
+    @property
+    def signed_by(self) -> str:
+        """The secret by which a call shows where it comes from; empty with a socket, on which Slack itself speaks."""
+        return "" if self.app_token or not self.signing_secret else self.signing_secret.get_secret_value()
 
     @model_validator(mode="after")
     def _reachable(self) -> "Slack":

@@ -46,9 +46,9 @@ log = structlog.get_logger(__name__)
 TICK_S = 15.0
 """What a wake-up missed is found at the next tick: a row of the outbox, a batch or a consent that came of age."""
 GRACE_S = 10.0
-SHORT_GRACE_S = 5.0
 LEAVE_S = 8.0
 """To leave every platform in order."""
+SHORT_GRACE_S = 5.0
 """What is asked and told may take so long to its end; whatever does not is done after the next start."""
 FORGET_EVERY = 240
 """Ticks between two looks for what may be forgotten."""

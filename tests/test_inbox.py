@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -438,3 +439,35 @@ def test_complaints_of_one_person_about_one_message_share_a_lane_and_others_do_n
 def test_an_event_without_words_is_the_same_after_redaction() -> None:
     event = Reacted(id="r", place=PAPER, person="eve", at=START, message="m", emoji="x", added=True)
     assert redacted(event) is event
+
+
+async def test_what_ends_while_the_inbox_reads_is_not_begun_a_second_time(
+    stores: list[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it reads is a state in which that was not done yet."""
+    worker, release = Worker(stores[0]), asyncio.Event()
+    read, lanes_read = letters.next_letters, 0
+
+    async def perform(delivery: Delivery) -> None:
+        worker.began.append(delivery.event.id)
+        await release.wait()
+
+    async def next_letters(db: Any, holder: str, platforms: Any, lanes: str, **more: Any) -> list[letters.Letter]:
+        nonlocal lanes_read
+        found = await read(db, holder, platforms, lanes, **more)
+        if worker.began and (lanes_read := lanes_read + 1) == 1:
+            release.set()
+            await until(lambda: not worker.inbox._at_work)
+        return found
+
+    worker.perform = perform  # type: ignore[method-assign]
+    monkeypatch.setattr(letters, "next_letters", next_letters)
+    place, more = PAPER, {"person": "paper:eve", "at": START, "message": "m1", "emoji": "thumbsdown"}
+    await worker.inbox.take(Reacted.model_validate({"id": "on", "place": place, "added": True, **more}))
+    working = worker.start()
+    await until(lambda: worker.began)
+    await worker.inbox.take(Reacted.model_validate({"id": "off", "place": place, "added": False, **more}))
+    await until(worker.is_idle)
+    await worker.inbox.finish(1)
+    await working
+    assert worker.began == ["on", "off"]

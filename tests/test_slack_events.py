@@ -40,6 +40,11 @@ def test_a_reaction_needs_no_word_on_who_wrote_the_message_and_one_on_a_file_is_
     assert happened(reaction("1790000000.000100") | {"item": {"type": "file", "file": "F1"}}) is None
 
 
+def test_the_agent_does_not_flag_itself_and_slackbot_is_nobody() -> None:
+    assert happened(reaction("1790000000.000100", user="UAGENT")) is None
+    assert happened(said("reminder: <@UMOSS> hello", "1.1", user="USLACKBOT")) is None
+
+
 def test_moss_does_not_hear_itself() -> None:
     assert happened(reaction("1790000000.000100", user=BOT_USER)) is None
     assert happened(said("hello", "1.1", user=BOT_USER)) is None
@@ -53,6 +58,8 @@ def test_moss_does_not_hear_itself() -> None:
         ({"channel_type": "im"}, True),
         ({"text": f"well, <@{BOT_USER}>?"}, True),
         ({"text": "<@U9>"}, False),
+        ({"text": f"<@{BOT_USER}X> hello"}, False),
+        ({"text": f"<@{BOT_USER}|moss> hello"}, True),
     ],
 )
 def test_a_direct_message_or_a_mention_is_addressed_to_moss(more: dict[str, str], addressed: bool) -> None:

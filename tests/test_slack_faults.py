@@ -1,13 +1,13 @@
 """What people see of a run in Slack while Slack fails: the last state of one card, every milestone once, and no press
 lost. The run happens in a real store; adapter, inbox and announcer are those of `moss run`."""
 
-import asyncio
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,26 +15,20 @@ from structlog.testing import capture_logs
 from bot import announcer as news
 from bot import inbox as letters
 from bot.adapters.slack.adapter import SlackAdapter
-from bot.announcer import Announcer
-from bot.inbox import Inbox
-from bot.receive import give_up, receive
-from bot.sections import Slack
-from bot.verbs import Moss
-from core.containers.host import Host
-from core.dispatch import Dispatch
+from core.clock import system_clock
 from core.model.consent import ConsentState
 from core.model.transcript import Message, Place
 from core.store import Store, batches, turns
-from tests.support.chat_moss import NoHost, StillDispatch
-from tests.support.databases import DATABASES, opened
+from tests.support.databases import DATABASES, database, opened
 from tests.support.newsroom import DESK, Newsroom, newsroom
 from tests.support.slack_people import SlackPeople
+from tests.support.slack_process import NEWS, one_moss, settings_of
 from tests.support.slack_server import CHANNEL, TEAM, Fault, LoopbackSlack, loopback_slack, reaction
 from tests.support.story import Shown, seen
 from tests.support.until import until
+from tests.support.world import ROOT
 
 HERE = Place(platform="slack", workspace=TEAM, channel=CHANNEL)
-NEWS = "CNEWS"
 PEOPLE = '[people]\nanna = ["slack:T1/UANNA"]\nben = ["slack:T1/UBEN"]\n'
 LIMITED = Fault("ratelimited", 429, retry_after="0.1")
 
@@ -51,7 +45,7 @@ class Lived:
     slack: LoopbackSlack
     room: Newsroom
     people: SlackPeople
-    adapters: list[SlackAdapter]
+    adapter: SlackAdapter = field(init=False)
 
     async def card(self, words: str, button: str = "") -> Shown:
         found = await seen(self.people, words, button=button, within_s=15)
@@ -74,40 +68,11 @@ class Lived:
 
 
 @asynccontextmanager
-async def one_moss(store: Store, slack: LoopbackSlack, settings: Any, holder: str) -> AsyncIterator[SlackAdapter]:
-    """As bot/wiring.py puts it together, without an engine."""
-    box = Inbox(store, lambda: holder)
-    section = Slack.model_validate(slack.settings | {"app_token": "xapp-test"})
-    adapter = SlackAdapter(store, settings, [section], box, first_pause_s=0.05)
-    dispatch = cast(Dispatch, StillDispatch(store))
-    moss = Moss(settings, store, cast(Host, NoHost()), dispatch, box, {"slack": adapter.chat})
-    telling = Announcer(store, settings, moss.chats)
-    tasks = [
-        asyncio.create_task(adapter.serve()),
-        asyncio.create_task(box.work(partial(receive, moss), partial(give_up, moss), moss.chats)),
-        asyncio.create_task(telling.run()),
-    ]
-    try:
-        await until(lambda: adapter.health[0].connected)
-        yield adapter
-    finally:
-        adapter.stop()
-        await box.finish(1)
-        telling.stop()
-        await asyncio.wait_for(asyncio.gather(*tasks), 20)
-
-
-@asynccontextmanager
-async def lived(store: Store, tmp: Path, *, processes: int = 1) -> AsyncIterator[Lived]:
+async def a_room(store: Store, tmp: Path) -> AsyncIterator[Lived]:
+    """Slack and the runs, and no Moss in it yet."""
     async with loopback_slack() as slack, newsroom(store, tmp, PEOPLE) as room:
-        announce = room.settings.announce.model_copy(update={"place": f"slack/{TEAM}/{NEWS}"})
-        room.settings = room.settings.model_copy(update={"announce": announce})
-        async with one_moss(store, slack, room.settings, "test.1") as first:
-            if processes == 1:
-                yield Lived(slack, room, SlackPeople(slack), [first])
-                return
-            async with one_moss(store, slack, room.settings, "test.2") as second:
-                yield Lived(slack, room, SlackPeople(slack), [first, second])
+        room.settings = settings_of(tmp / "moss.toml")
+        yield Lived(slack, room, SlackPeople(slack))
 
 
 @pytest.fixture
@@ -118,7 +83,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def on(store: Store, tmp_path: Path) -> AsyncIterator[Lived]:
-    async with lived(store, tmp_path) as on:
+    async with a_room(store, tmp_path) as on, one_moss(store, on.slack.settings, on.room.settings) as on.adapter:
         yield on
 
 
@@ -147,7 +112,7 @@ async def test_a_line_that_is_cut_in_the_middle_of_a_run_loses_no_press_and_no_n
     on.slack.fail("chat.postMessage", Fault(after=True))
     asked = await on.room.offer(run.id)
     offered = await on.card("a repair waits for approval", "Approve")
-    await until(lambda: on.slack.opened == 2 and on.adapters[0].health[0].connected)
+    await until(lambda: on.slack.opened == 2 and on.adapter.health[0].connected)
     assert "You approved this" in await on.people.press("ben", offered, "Approve")
     on.slack.abort()
     await on.swapped(asked.id)
@@ -190,28 +155,54 @@ async def test_what_a_missing_scope_kept_back_is_said_once_the_scope_is_there(on
     assert len(on.cards()) == 1
 
 
-@pytest.mark.parametrize("database", DATABASES)
-async def test_two_moss_at_once_tell_everything_once_and_count_a_flag_once(database: str, tmp_path: Path) -> None:
-    async with opened(database, tmp_path) as store, lived(store, tmp_path, processes=2) as on:
-        flagged = await a_reply(on)
-        events = [on.slack.envelope(reaction(flagged, user="UMARY"), "Ev1")] * 2
-        for socket, event in zip(list(on.slack.sockets), events, strict=True):
-            await socket.send_json({"type": "events_api", "envelope_id": f"env-{id(socket)}", "payload": event})
-        await until(lambda: on.slack.whispers)
-        run = await on.room.begin(HERE)
-        asked = await on.room.offer(run.id)
-        offered = await on.card("a repair waits for approval", "Approve")
-        assert "You approved this" in await on.people.press("ben", offered, "Approve")
-        await on.swapped(asked.id)
-        last = await on.card("the repair is live as version 1")
-        await until(lambda: any("desk is live as version 1" in one for one in on.milestones(last.id)))
-        told = on.milestones(last.id)
-        assert len(told) == len(set(told))
-        assert on.cards() == [last.id]
-        assert len(on.slack.whispers) == 1
-        async with store.reading() as db:
-            held = await batches.of_turn(db, DESK, HERE, flagged)
-        assert [chunk.weight for _, chunk in held] == [1]
+@pytest.mark.parametrize("kind", DATABASES)
+async def test_two_processes_tell_everything_once_and_one_that_is_killed_is_not_missed(
+    kind: str, tmp_path: Path
+) -> None:
+    async with database(kind, tmp_path) as url:
+        store = await Store.open(url, system_clock)
+        async with a_room(store, tmp_path) as on, two_processes(url, tmp_path, on.slack) as (one, _):
+            flagged = await a_reply(on)
+            event = on.slack.envelope(reaction(flagged, user="UMARY"), "Ev1")
+            for n, socket in enumerate(list(on.slack.sockets)):
+                await socket.send_json({"type": "events_api", "envelope_id": f"env-both-{n}", "payload": event})
+            await until(lambda: on.slack.whispers)
+            run = await on.room.begin(HERE)
+            card = await on.card("a repair is under way")
+            one.kill()
+            asked = await on.room.offer(run.id)
+            offered = await on.card("a repair waits for approval", "Approve")
+            await until(lambda: len(on.slack.sockets) == 1)
+            assert "You approved this" in await on.people.press("ben", offered, "Approve")
+            await on.swapped(asked.id)
+            last = await on.card("the repair is live as version 1")
+            await until(lambda: any("desk is live as version 1" in one for one in on.milestones(card.id)))
+            told = on.milestones(card.id)
+            assert len(told) == len(set(told))
+            assert on.cards() == [card.id] == [last.id]
+            assert len(on.slack.whispers) == 1
+            async with store.reading() as db:
+                held = await batches.of_turn(db, DESK, HERE, flagged)
+            assert [chunk.weight for _, chunk in held] == [1]
+        await store.close()
+
+
+@asynccontextmanager
+async def two_processes(url: str, tmp: Path, slack: LoopbackSlack) -> AsyncIterator[list[Process]]:
+    command = [sys.executable, "-m", "tests.support.slack_process", url, str(tmp / "moss.toml"), slack.url]
+    with (tmp / "processes.log").open("wb") as log:
+        made = [await create_subprocess_exec(*command, cwd=ROOT, stdout=log, stderr=log) for _ in range(2)]
+    try:
+        await until(lambda: len(slack.sockets) == 2, 40)
+        yield made
+    except BaseException:
+        print((tmp / "processes.log").read_text()[-4000:])
+        raise
+    finally:
+        for one in made:
+            if one.returncode is None:
+                one.kill()
+            await one.wait()
 
 
 async def a_reply(on: Lived) -> str:

@@ -131,3 +131,30 @@ async def test_a_port_that_is_taken_is_one_sentence(store: Store, slack: Loopbac
 def test_a_workspace_without_a_way_to_be_reached_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="app_token"):
         Slack.model_validate({"bot_token": "xoxb-test"})
+
+
+async def test_the_secret_of_one_app_does_not_speak_for_the_workspace_of_another(
+    store: Store, slack: LoopbackSlack
+) -> None:
+    """Nor does it matter whether that workspace is known already."""
+    async with loopback_slack() as other:
+        other.auth = {"team_id": "T2", "user_id": "U2MOSS"}
+        apps = [
+            Slack.model_validate(slack.settings | {"signing_secret": SECRET, "port": 0}),
+            Slack.model_validate(other.settings | {"signing_secret": "the other one", "port": 0}),
+        ]
+        server = SlackAdapter(store, SETTINGS, apps, Inbox(store, lambda: "test.first"), first_pause_s=0.05)
+        server.listen()
+        serving = asyncio.create_task(server.serve())
+        try:
+            await until(lambda: all(each.connected for each in server.health))
+            press = slack.press({"action_id": "press:0", "value": "approve consent-1"}, "1.1")
+            forged = press | {"team": {"id": "T2"}, "user": {"id": "UBEN", "team_id": "T2"}}
+            first, second = server.ports
+            assert await call(first, forged, form=True) == 200
+            assert await held(store) == 0
+            assert await call(second, forged, secret="the other one", form=True) == 200
+            assert await held(store) == 1
+        finally:
+            server.stop()
+            await asyncio.wait_for(serving, 10)

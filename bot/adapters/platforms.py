@@ -51,6 +51,6 @@ def _extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as problem:
         raise BadInput(
-            f"[{name}] needs {problem.name}, which is not installed; install Moss with its extra: "
-            f"`pip install 'moss-bot[{name}]'`."
+            f"[{name}] needs {problem.name}, which is not installed; install requirements.lock, or Moss with the extra "
+            f"`{name}`."
         ) from None

@@ -1,14 +1,14 @@
 """What reached Moss from a chat: each delivery once, in lanes, each worked on by one process until it is done."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.store.store import insert_once
+from core.store.store import insert_new
 from core.store.tables import inbox
 
 _earlier = inbox.alias("earlier")
@@ -24,40 +24,38 @@ class Letter:
     tries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    platform: str
+    workspace: str
+    event: str
+    lane: str
+    body: dict[str, Any]
+    altered: bool
+    emoji: str | None = None
+    """Of a reaction; with its time `is_overtaken` finds it."""
+    happened_at: datetime | None = None
+
+
 # Writing. The connection comes from `Store.writing`.
 
 
-async def add(
-    db: AsyncConnection,
-    now: datetime,
-    holder: str,
-    *,
-    platform: str,
-    workspace: str,
-    event: str,
-    lane: str,
-    body: dict[str, Any],
-    altered: bool,
-    emoji: str | None = None,
-    happened_at: datetime | None = None,
-) -> bool:
-    """False when it was there already. Whoever took it works on it, as long as it lives. A reaction comes with its
-    emoji and its time, by which `is_overtaken` finds it."""
-    row = await insert_once(
-        db,
-        inbox,
-        platform=platform,
-        workspace=workspace,
-        event=event,
-        lane=lane,
-        body=body,
-        altered=altered,
-        emoji=emoji,
-        happened_at=happened_at,
-        at=now,
-        holder=holder,
-    )
-    return row is not None
+async def add(db: AsyncConnection, now: datetime, holder: str, **arrived: Any) -> bool:
+    """One that arrived, as `add_all` takes many."""
+    return (await add_all(db, now, holder, [Arrived(**arrived)]))[0]
+
+
+async def add_all(db: AsyncConnection, now: datetime, holder: str, arrived: Sequence[Arrived]) -> list[bool]:
+    """False for what was there already. Whoever took it works on it, as long as it lives."""
+    rows = [{**asdict(one), "at": now, "holder": holder} for one in arrived]
+    key = (inbox.c.platform, inbox.c.workspace, inbox.c.event)
+    fresh = {tuple(row) for row in await insert_new(db, inbox, rows, key)}
+    new = []
+    for one in arrived:
+        id = (one.platform, one.workspace, one.event)
+        new.append(id in fresh)
+        fresh.discard(id)  # the same again among these is not new
+    return new
 
 
 async def take_over(db: AsyncConnection, holder: str, living: Collection[str], platforms: Collection[str]) -> int:
@@ -137,17 +135,18 @@ async def is_overtaken(db: AsyncConnection, letter: int, lane: str, emoji: str, 
 class Change:
     """Of one reaction."""
 
-    id: int
+    event: str
     added: bool
     at: datetime
 
 
-async def last_reaction(db: AsyncConnection, lane: str, emoji: str, until: datetime) -> Change | None:
-    """The last known change of one person's reaction up to that moment."""
-    same = (inbox.c.lane == lane, inbox.c.emoji == emoji, inbox.c.happened_at <= until)
-    latest = select(inbox).where(*same).order_by(inbox.c.happened_at.desc(), inbox.c.id.desc()).limit(1)
-    row = (await db.execute(latest)).one_or_none()
-    return Change(row.id, bool(row.body["added"]), row.happened_at) if row else None
+async def changes(db: AsyncConnection, lanes: Collection[str]) -> dict[tuple[str, str], list[Change]]:
+    """All that is known of the reactions in these lanes, by lane and emoji, oldest first."""
+    query = select(inbox).where(inbox.c.lane.in_(lanes), inbox.c.emoji.is_not(None))
+    found: dict[tuple[str, str], list[Change]] = {}
+    for row in await db.execute(query.order_by(inbox.c.happened_at, inbox.c.id)):
+        found.setdefault((row.lane, row.emoji), []).append(Change(row.event, bool(row.body["added"]), row.happened_at))
+    return found
 
 
 async def waiting(db: AsyncConnection, lanes: str, before: int) -> int:

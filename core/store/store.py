@@ -1,13 +1,13 @@
 """The store: readings, and changes that hold their substrate's lock and leave facts in its chain."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, func, insert, select, update
+from sqlalchemy import Column, Row, Table, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -174,6 +174,15 @@ async def _locked_head(db: AsyncConnection, substrate: str) -> tuple[int, str]:
         await insert_once(db, chains, substrate=substrate, seq=0, hash=GENESIS)
         head = (await db.execute(query)).one()
     return head.seq, head.hash
+
+
+async def insert_new(
+    db: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[Column[Any]]
+) -> Sequence[Row[Any]]:
+    """The keys of those rows that are new; a row like one that stands there already is left out."""
+    dialect = sqlite if db.dialect.name == "sqlite" else postgresql
+    query = dialect.insert(table).values([dict(row) for row in rows]).on_conflict_do_nothing().returning(*key)
+    return (await db.execute(query)).all()
 
 
 async def insert_once(db: AsyncConnection, table: Table, **values: Any) -> Row[Any] | None:

@@ -46,6 +46,8 @@ class LoopbackSlack:
     """The same by address."""
     views: list[JSON] = field(default_factory=list)
     signs: set[tuple[str, str]] = field(default_factory=set)
+    auth: JSON = field(default_factory=lambda: {"team_id": TEAM, "user_id": BOT_USER})
+    """Whose token it is."""
     groups: dict[str, list[str]] = field(default_factory=dict)
     """User groups, and who is in them."""
     reactions: dict[str, list[JSON]] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class LoopbackSlack:
         return web.Response(text="OK")
 
     def _auth_test(self, given: JSON) -> JSON:
-        return {"ok": True, "team_id": TEAM, "user_id": BOT_USER, "bot_id": BOT, "url": "https://acme.slack.com/"}
+        return {"ok": True, "bot_id": BOT, "url": "https://acme.slack.com/", **self.auth}
 
     def _apps_connections_open(self, given: JSON) -> JSON:
         self.opened += 1

@@ -23,7 +23,7 @@ from bot.adapters.discord.places import PLATFORM, place_of
 from bot.adapters.discord.reactions import once, seen
 from bot.adapters.discord.registering import register
 from bot.adapters.missed import missed
-from bot.chat import AnyEvent, Health, Inbox, Reacted
+from bot.chat import AnyEvent, Health, Inbox
 from bot.settings import Settings
 from core.clock import Clock, system_clock
 from core.model.errors import MossError, Unavailable
@@ -213,10 +213,8 @@ class DiscordAdapter:
         while found:
             try:
                 async with self._store.writing() as db:
-                    for event in found:
-                        fresh = await once(db, event) if isinstance(event, Reacted) else event
-                        if fresh is not None:
-                            await self._inbox.add(db, fresh)
+                    if fresh := await once(db, found):
+                        await self._inbox.add_all(db, fresh)
                 self._inbox.wake()
                 return
             except Unavailable as problem:

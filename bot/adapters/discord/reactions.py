@@ -1,5 +1,6 @@
 """Reactions: each is one event, however many heard of it; and those that stand on a reply at this moment."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +11,10 @@ from bot import sections
 from bot.adapters.discord.errors import Gone, translated
 from bot.adapters.discord.places import channel_of, is_direct, number, person_of
 from bot.adapters.missed import Seen
-from bot.chat import Reacted
+from bot.chat import AnyEvent, Reacted
 from bot.inbox import lane
 from core.model.errors import Refused
+from core.model.value import sha256
 from core.store import inbox as letters
 from core.store.turns import Turn
 
@@ -23,16 +25,31 @@ SAME = timedelta(minutes=10)
 """Nobody puts the same reaction twice on a message without taking it off in between: it was heard of twice."""
 
 
-async def once(db: Any, event: Reacted) -> Reacted | None:
-    """With an id that says after which change of the same reaction it came, so that two processes that hear of it at
-    the same moment mean one event; None when it is known already. The connection comes from `Store.writing`."""
-    before = await letters.last_reaction(db, lane(event), event.emoji, event.at)
+async def once(db: Any, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """Each reaction with an id that says after which change of the same one it came, so that two processes that hear of
+    it at the same moment mean one event; without those that are known. The connection comes from `Store.writing`."""
+    known = await letters.changes(db, {lane(event) for event in events if isinstance(event, Reacted)})
+    fresh: list[AnyEvent] = []
+    for event in events:
+        if not isinstance(event, Reacted):
+            fresh.append(event)
+        elif found := _after(known.setdefault((lane(event), event.emoji), []), event):
+            fresh.append(found)
+    return fresh
+
+
+def _after(changes: list[letters.Change], event: Reacted) -> Reacted | None:
+    """The event, which is noted among the changes; None when it is there already."""
+    before = next((one for one in reversed(changes) if one.at <= event.at), None)
     again = before is not None and before.added == event.added and event.at - before.at < SAME
     found_gone = event.id and not event.added  # told by the names in the flag, under which no later change is found
     if again and not found_gone:
         return None
-    way, after = "on" if event.added else "off", before.id if before else 0
-    return event.model_copy(update={"id": f"reacted:{event.message}:{event.person}:{event.emoji}:{way}:{after}"})
+    about = f"{event.person} {event.emoji} {event.added} {before.event if before else ''}"
+    id = f"reacted:{event.message}:{sha256(about.encode()).removeprefix('sha256:')[:32]}"
+    changes.append(letters.Change(id, event.added, event.at))
+    changes.sort(key=lambda one: one.at)
+    return event.model_copy(update={"id": id})
 
 
 async def seen(client: discord.Client, section: sections.Discord, turn: Turn) -> list[Seen] | None:

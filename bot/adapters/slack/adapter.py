@@ -6,7 +6,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from bot.adapters.missed import Seen, missed
 from bot.adapters.sent import Sent
 from bot.adapters.slack.app import bolt
 from bot.adapters.slack.chat import SlackChat, Voice
-from bot.adapters.slack.events import PLATFORM, Workspace
+from bot.adapters.slack.events import PLATFORM, Workspace, workspace_of
 from bot.adapters.slack.socket import Socket
 from bot.adapters.slack.web import Web
 from bot.chat import AnyEvent, Health, Inbox
@@ -63,7 +63,7 @@ class SlackAdapter:
         self._ending = asyncio.Event()
         self.chat = SlackChat(self._sent)
         """How Moss speaks in it."""
-        self._connections = [Connection(self, one, first_pause_s) for one in workspaces]
+        self.connections = tuple(Connection(self, one, first_pause_s) for one in workspaces)
 
     @property
     def store(self) -> Store:
@@ -75,22 +75,22 @@ class SlackAdapter:
 
     @property
     def health(self) -> tuple[Health, ...]:
-        return tuple(connection.health for connection in self._connections)
+        return tuple(connection.health for connection in self.connections)
 
     @property
     def ports(self) -> tuple[int, ...]:
         """Where calls from Slack are taken."""
-        return tuple(one.port for one in self._connections if one.port)
+        return tuple(one.port for one in self.connections if one.port)
 
     def listen(self) -> None:
         """From here on Slack's calls wait, where a workspace is reached by them; `serve` answers them."""
-        for connection in self._connections:
+        for connection in self.connections:
             connection.listen()
 
     async def serve(self) -> None:
         """Until `stop`."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(connection.keep()) for connection in self._connections]
+            tasks = [group.create_task(connection.keep()) for connection in self.connections]
             tasks.append(group.create_task(self._forget()))
             await self._ending.wait()
             _, late = await asyncio.wait(tasks, timeout=STOP_S)
@@ -108,7 +108,7 @@ class SlackAdapter:
 
     def joined(self, voice: Voice) -> None:
         self.chat.join(voice)
-        self.chat.expects_more = any(not connection.health.workspace for connection in self._connections)
+        self.chat.expects_more = any(not connection.health.workspace for connection in self.connections)
 
     async def catch_up(self, team: str) -> None:
         """Complaints that came and went while nobody listened, and that Slack has ceased to bring."""
@@ -153,7 +153,8 @@ class Connection:
         self._listener: socket.socket | None = None
         self._by = "socket" if settings.app_token else "http"
         self.health = Health(platform=PLATFORM)
-        self._app = bolt(settings, self._web, server.chat, self._take, server.store.now)
+        self._workspace: Workspace | None = None
+        self._app = bolt(settings, self._web, server.chat, self._installation, self._take, server.store.now)
 
     @property
     def port(self) -> int:
@@ -169,6 +170,15 @@ class Connection:
         else:
             await self._keep_listening(self._settings.app_token.get_secret_value())
 
+    def _installation(self, body: Mapping[str, Any]) -> Workspace | None:
+        """One app may be installed in several workspaces. What comes by a socket comes from Slack itself; whoever knows
+        the secret of one app must not speak for the workspaces of another."""
+        same = [one for one in self._server.connections if one._settings.signed_by == self._settings.signed_by]
+        found = workspace_of(body, {one._workspace.team: one._workspace for one in same if one._workspace})
+        if found is None and not all(one._workspace for one in same):
+            raise Unavailable("Slack sent something before Moss knew its own workspaces; it comes again.")
+        return found
+
     async def _take(self, event: AnyEvent) -> None:
         await self._server.take(event)
         self._note(last_event_at=self._server.store.now())
@@ -178,7 +188,7 @@ class Connection:
     async def _keep_listening(self, app_token: str) -> None:
         ending, pause_s = self._server.ending, self._first_pause_s
         old: Socket | None = None
-        catching_up: asyncio.Task[None] | None = None
+        catching_up: set[asyncio.Task[None]] = set()
         last = float("-inf")
         try:
             while not ending.is_set():
@@ -196,9 +206,11 @@ class Connection:
                 old, began = fresh, time.monotonic()
                 self._connected()
                 if began - last > AWAY_S:
-                    catching_up = asyncio.create_task(self._server.catch_up(self.health.workspace))
+                    looking = asyncio.create_task(self._server.catch_up(self.health.workspace))
+                    catching_up.add(looking)
+                    looking.add_done_callback(catching_up.discard)
                 why = await self._watch(fresh)
-                last = time.monotonic()
+                last = fresh.heard_at if why == "quiet" else time.monotonic()
                 if ending.is_set():
                     break
                 log.info("slack reconnects", team=self.health.workspace, why=why)
@@ -214,8 +226,8 @@ class Connection:
                     pause_s = self._first_pause_s
         finally:
             self._note(connected=False)
-            if catching_up is not None:
-                catching_up.cancel()
+            for looking in catching_up:
+                looking.cancel()
             if old is not None:
                 await old.finish()
 
@@ -238,7 +250,8 @@ class Connection:
     # By calls
 
     async def _keep_answering(self) -> None:
-        assert self._listener is not None, "it listens first"
+        if self._listener is None or self._listener.fileno() < 0:  # it was closed when it ended before
+            self._listener = _bound(self._settings.host, self._settings.port)
         calls = web.Application()
         calls.router.add_post(self._settings.path, self._answer)
         runner = web.AppRunner(calls, handle_signals=False, access_log=None, shutdown_timeout=GRACE_S)
@@ -286,6 +299,7 @@ class Connection:
             agent=self._settings.agent_user,
             url=str(told.get("url") or ""),
         )
+        self._workspace = workspace
         self._note(workspace=workspace.team)
         self._server.joined(Voice(self._web, workspace, self._settings.history_per_minute))
 

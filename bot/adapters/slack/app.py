@@ -17,7 +17,7 @@ from bot.adapters.slack.web import QUIET, Web
 from bot.chat import AnyEvent
 from bot.sections import Slack
 from core.clock import Clock
-from core.model.errors import MossError, Unavailable
+from core.model.errors import MossError
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,13 @@ NO_FORM = "Slack could not open the form in time; please try again, or use `/mos
 
 Body = Mapping[str, Any]
 Take = Callable[[AnyEvent], Awaitable[object]]
+Installation = Callable[[Body], Workspace | None]
+"""For which workspace a delivery is. Raises Unavailable as long as that cannot be known."""
 
 
-def bolt(settings: Slack, web: Web, chat: SlackChat, take: Take, now: Clock) -> AsyncApp:
+def bolt(  # noqa: PLR0917 - one app: how it is reached, whom it speaks for, and what becomes of what it hears
+    settings: Slack, web: Web, chat: SlackChat, installation: Installation, take: Take, now: Clock
+) -> AsyncApp:
     """Every kind of delivery has a listener, since one without is never acknowledged and comes three more times. Slack
     is answered after the listener has ended (`process_before_response`): one that fails leaves the delivery open, and
     Slack brings it again. Deliveries that come again are told apart by the inbox, and not by their number: a second
@@ -46,7 +50,7 @@ def bolt(settings: Slack, web: Web, chat: SlackChat, take: Take, now: Clock) -> 
         ssl_check_enabled=False,  # it would answer without a signature
         attaching_function_token_enabled=False,
     )
-    listener = _Listener(web, chat, take, now)
+    listener = _Listener(web, chat, installation, take, now)
     app.event(ANY)(listener.happened)
     app.command(ANY)(listener.commanded)
     app.shortcut(ANY)(ack=listener.heard, lazy=[listener.open_flag_form])
@@ -59,9 +63,10 @@ def bolt(settings: Slack, web: Web, chat: SlackChat, take: Take, now: Clock) -> 
 
 
 class _Listener:
-    def __init__(self, web: Web, chat: SlackChat, take: Take, now: Clock) -> None:
+    def __init__(self, web: Web, chat: SlackChat, installation: Installation, take: Take, now: Clock) -> None:
         self._web = web
         self._chat = chat
+        self._installation = installation
         self._take = take
         self._now = now
 
@@ -117,9 +122,7 @@ class _Listener:
 
     def _workspace(self, body: Body) -> Workspace | None:
         """None for an installation that is none of ours: it is heard, and that is all."""
-        found = events.workspace_of(body, self._chat.workspaces)
-        if found is None and self._chat.expects_more:
-            raise Unavailable("Slack sent something before Moss knew its own workspaces; it comes again.")
+        found = self._installation(body)
         if found is None:
             log.warning("a delivery for a workspace that is not configured", type=str(body.get("type", ""))[:40])
         return found

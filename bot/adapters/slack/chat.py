@@ -99,13 +99,11 @@ class SlackChat:
         if note.message:
             return
         user = person.rpartition("/")[2]
-        ways: list[dict[str, Any]] = [{"channel": place.channel, "user": user}]
-        if place.thread:
-            ways[0]["thread_ts"] = place.thread
+        here = {"channel": place.channel, "user": user} | ({"thread_ts": place.thread} if place.thread else {})
         try:
             if not (answer_to and await self._answered(voice, answer_to, what)):
                 try:
-                    await self._say(voice, "chat.postEphemeral", what, **ways[0])
+                    await self._say(voice, "chat.postEphemeral", what, **here)
                 except SlackRefused as refusal:
                     log.info("whispered elsewhere", place=str(place), why=refusal.sentence)
                     await self._say(voice, "chat.postMessage", what, channel=user)

@@ -26,6 +26,7 @@ from core.model.transcript import Place
 PLATFORM = "slack"
 ASK, PRESS = "ask", "press"
 """How the ids of buttons begin: with a form for the reason, and without."""
+SLACKBOT = "USLACKBOT"
 SAID = frozenset({None, "file_share", "thread_broadcast", "me_message", "bot_message"})
 """Messages with another subtype tell of changes, and of who came and went."""
 
@@ -84,7 +85,7 @@ def happened(body: Mapping[str, Any], workspace: Workspace) -> Said | Replied | 
 
 def _reacted(body: Mapping[str, Any], event: Any, workspace: Workspace) -> Reacted | None:
     found = read(ReactionEvent, event)
-    if found is None or found.item.type != "message" or found.user == workspace.bot_user:
+    if found is None or found.item.type != "message" or found.user in (workspace.bot_user, workspace.agent):
         return None
     return Reacted(
         id=str(body.get("event_id") or f"{found.type}:{found.event_ts}:{found.user}")[:200],
@@ -110,16 +111,16 @@ def _said(event: Any, workspace: Workspace) -> Said | Replied | None:
     if workspace.agent and workspace.agent in speakers:
         text = plain(found.text)
         return Replied(id=id, place=place, person=workspace.person(workspace.agent), at=at, message=found.ts, text=text)
-    if found.bot_id or found.user is None:
+    if found.bot_id or found.user in (None, SLACKBOT):
         return None  # another bot; two that answer each other never end
     return Said(
         id=id,
         place=place,
-        person=workspace.person(found.user),
+        person=workspace.person(str(found.user)),
         at=at,
         message=found.ts,
         text=plain(found.text, without=workspace.bot_user),
-        addressed=found.channel_type == "im" or f"<@{workspace.bot_user}" in found.text,
+        addressed=found.channel_type == "im" or bool(re.search(rf"<@{workspace.bot_user}[|>]", found.text)),
     )
 
 
