@@ -1,4 +1,4 @@
-"""What arrives while something is being written down is written down next, all in one transaction.
+"""What arrives while the store is busy is written down together, in one transaction, once it is its turn.
 
 At 200 events a second each would otherwise wait for all others, and for all that is worked on meanwhile.
 """
@@ -13,8 +13,8 @@ from core.model.errors import MossError
 TOGETHER = 200
 """How many events are written down in one transaction."""
 
-Write = Callable[[Sequence[AnyEvent]], Awaitable[list[bool]]]
-"""Writes all of them down or none, and says of each whether it was new."""
+Write = Callable[[Callable[[], Sequence[AnyEvent]]], Awaitable[list[bool]]]
+"""Asks for the events when it is its turn, writes all of them down or none, and says of each whether it was new."""
 Waiting = tuple[AnyEvent, "asyncio.Future[bool]"]
 
 
@@ -32,18 +32,30 @@ class Arrivals:
             self._writing = asyncio.create_task(self._write_down())
         return await taken
 
+    async def end(self, within_s: float) -> None:
+        """What arrived is written down, also when nobody waits for that any more."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=within_s)
+
     async def _write_down(self) -> None:
         while self._waiting:
-            some = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
-            if not await self._written(some):
+            some: list[Waiting] = []
+            if not await self._written(some, self._waiting):
                 for one in some:  # one that cannot be kept takes no other with it
-                    await self._written([one])
+                    await self._written([], deque([one]))
 
-    async def _written(self, some: Sequence[Waiting]) -> bool:
-        """Whether each of them has its answer."""
+    async def _written(self, some: list[Waiting], waiting: deque[Waiting]) -> bool:
+        """Whether each of those that it took has its answer."""
+
+        def arrived() -> list[AnyEvent]:
+            some.extend(waiting.popleft() for _ in range(min(len(waiting), TOGETHER)))
+            return [event for event, _ in some]
+
         try:
-            fresh = await self._write([event for event, _ in some])
+            fresh = await self._write(arrived)
         except Exception as problem:
+            if not some:  # it was nobody's turn
+                arrived()
             if len(some) > 1 and not isinstance(problem, MossError):
                 return False
             for _, taken in some:

@@ -28,7 +28,8 @@ async def pressed(moss: Moss, delivery: Delivery) -> None:
         case "diff" | "report":
             if refused := await refusal(moss.settings, moss.chats, "run", event):
                 raise Refused(refused)
-            look = artefact(moss, event.subject, "diff") if event.verb == "diff" else whole_run(moss, event.subject)
+            run, diff = event.subject, event.verb == "diff"
+            look = artefact(moss, event, run, "diff") if diff else whole_run(moss, event, run)
             await answer(moss, delivery, await look)
         case _:
             raise BadInput(OUT_OF_DATE)

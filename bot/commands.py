@@ -117,7 +117,7 @@ async def _status(ask: Ask) -> Card:
 
 
 async def _batches(ask: Ask) -> Card:
-    return await looking.all_batches(ask.moss, ask.substrate.name, ask.page)
+    return await looking.all_batches(ask.moss, ask.event, ask.substrate.name, ask.page)
 
 
 async def _batch(ask: Ask) -> Card:
@@ -128,7 +128,7 @@ async def _batch(ask: Ask) -> Card:
         if open_ is None:
             raise NotFound("No batch is open here; `/moss batches` lists those there are.")
         id = open_.id
-    return await looking.batch(ask.moss, id)
+    return await looking.batch(ask.moss, ask.event, id)
 
 
 async def _history(ask: Ask) -> Card:
@@ -141,15 +141,12 @@ async def _run(ask: Ask) -> Card:
     rest = words[1:] if id else words
     if len(rest) > 1:
         raise BadInput(_usage("run"))
+    moss, event = ask.moss, ask.event
     if id is None:
-        async with ask.moss.store.reading() as db:
-            latest = await runs.listing(db, ask.substrate.name, 1)
-        if not latest:
-            raise NotFound(f"No run of {ask.substrate.name} was started yet; `/moss evolve` starts one.")
-        id = latest[0].id
-    return await (
-        looking.artefact(ask.moss, id, rest[0].lower(), ask.page) if rest else looking.whole_run(ask.moss, id)
-    )
+        id = await looking.latest_run(moss, event, ask.substrate.name)
+    if rest:
+        return await looking.artefact(moss, event, id, rest[0].lower(), ask.page)
+    return await looking.whole_run(moss, event, id)
 
 
 async def _stop(ask: Ask) -> str:

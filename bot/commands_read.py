@@ -138,7 +138,7 @@ def _status(running: dict[str, Any] | None, standings: Mapping[str, Standing | N
 
 
 def _connection(one: Health) -> Text:
-    where = harmless(" ".join(filter(None, (one.platform, one.workspace))))
+    where = harmless(" ".join(dict.fromkeys(filter(None, (one.platform, one.workspace)))))
     if not one.connected:
         return Text(f"{where}: not connected. {harmless(one.problem)}".rstrip(), style="red")
     heard = f", last event {moment(one.last_event_at)}" if one.last_event_at else ""

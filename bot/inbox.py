@@ -126,9 +126,9 @@ class Inbox:
     async def take(self, event: AnyEvent) -> bool:
         return await self._arrivals.take(event)
 
-    async def _write(self, events: Sequence[AnyEvent]) -> list[bool]:
+    async def _write(self, arrived: Callable[[], Sequence[AnyEvent]]) -> list[bool]:
         async with self._store.writing() as db:
-            fresh = await self.add_all(db, events)
+            fresh = await self.add_all(db, arrived())
         self.wake()
         return fresh
 
@@ -184,6 +184,7 @@ class Inbox:
         """Take up nothing more and let what is under way end; what does not is worked on again after the next start."""
         self._ending = True
         self.wake()
+        await self._arrivals.end(within_s)
         tasks = {work.task for row, work in self._at_work.items() if row not in self._resting}
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)

@@ -9,8 +9,9 @@ from rich.console import Console, RenderableType
 
 from bot import cards, render
 from bot.cards.lists import BATCHES_SHOWN, VERSIONS_SHOWN
-from bot.chat import Card, Line, Section
+from bot.chat import Card, Event, Line, Section
 from bot.digest import compose
+from bot.permits import own, refusal_elsewhere, sight
 from bot.report import (
     Report,
     evidence,
@@ -24,8 +25,9 @@ from bot.report import (
 )
 from bot.verbs import Moss
 from bot.words import harmless
-from core.model.errors import BadInput
-from core.store import swaps
+from core.model.errors import BadInput, NotFound, Refused
+from core.model.transcript import Place
+from core.store import runs, swaps
 
 PAGE_CHARS = 2600
 """Of text on one page: what every platform takes in one message, with what stands around it."""
@@ -49,14 +51,17 @@ async def status(moss: Moss) -> Card:
     return cards.status([await standing(moss.store, substrate.name) for substrate in moss.settings.substrate])
 
 
-async def all_batches(moss: Moss, substrate: str, page: int) -> Card:
-    shown, held = await listed(moss.store, substrate, BATCHES_SHOWN, skip=(max(page, 1) - 1) * BATCHES_SHOWN)
+async def all_batches(moss: Moss, event: Event, substrate: str, page: int) -> Card:
+    at, skip = await sight(moss.settings, moss.chats, event), (max(page, 1) - 1) * BATCHES_SHOWN
+    shown, held = await listed(moss.store, substrate, BATCHES_SHOWN, skip=skip, at=at)
     _first(held, page, BATCHES_SHOWN)
     return cards.all_batches(shown, substrate, page, held)
 
 
-async def batch(moss: Moss, id: str) -> Card:
-    return cards.batch(await evidence(moss.store, id))
+async def batch(moss: Moss, event: Event, id: str) -> Card:
+    found = await evidence(moss.store, id)
+    await _check(moss, event, found.batch.place)
+    return cards.batch(found)
 
 
 async def history(moss: Moss, substrate: str, page: int) -> Card:
@@ -73,17 +78,27 @@ async def digest(moss: Moss, substrate: str, days: int) -> Card:
     return await compose(moss.store, substrate, until - timedelta(days=days), until, moss.chats)
 
 
-async def whole_run(moss: Moss, run: str) -> Card:
-    report = await gather(moss.store, moss.settings.data, run)
+async def latest_run(moss: Moss, event: Event, substrate: str) -> str:
+    at = await sight(moss.settings, moss.chats, event)
+    async with moss.store.reading() as db:
+        latest = await runs.listing(db, substrate, 1, at=at)
+    if not latest:
+        where = "" if at is None else " for this conversation"
+        raise NotFound(f"No run of {substrate} was started yet{where}; `/moss evolve` starts one.")
+    return latest[0].id
+
+
+async def whole_run(moss: Moss, event: Event, run: str) -> Card:
+    report = await _report(moss, event, run)
     rest = moss.page(run) or f"`moss run show {run}` on the command line"
     return cards.run(report, link=moss.page(run), rest=rest).model_copy(update={"actions": ()})
 
 
-async def artefact(moss: Moss, run: str, what: str, page: int = 1) -> Card:
+async def artefact(moss: Moss, event: Event, run: str, what: str, page: int = 1) -> Card:
     """One page of it."""
     if what not in set(Artefact):
         raise BadInput(f"A run has no `{what}`; name one of {', '.join(Artefact)}.")
-    report = await gather(moss.store, moss.settings.data, run)
+    report = await _report(moss, event, run)
     text = await asyncio.to_thread(_text, report, Artefact(what))
     pages = paged(text)
     if not 1 <= page <= len(pages):
@@ -94,6 +109,19 @@ async def artefact(moss: Moss, run: str, what: str, page: int = 1) -> Card:
         lines = [Line(name="Page", text=f"{page} of {len(pages)}{after}")]
     body = Section(text=pages[page - 1], look="code")
     return Card(title=f"{run}: {what}", lines=tuple(lines), body=(body,), link=moss.page(run))
+
+
+async def _report(moss: Moss, event: Event, run: str) -> Report:
+    report = await gather(moss.store, moss.settings.data, run)
+    await _check(moss, event, report.batch.place)
+    return report
+
+
+async def _check(moss: Moss, event: Event, place: Place) -> None:
+    """Whether whoever asks here may see what was said in that place."""
+    elsewhere = own(place) != own(event.place)
+    if elsewhere and (refused := await refusal_elsewhere(moss.settings, moss.chats, event)):
+        raise Refused(refused)
 
 
 def paged(text: str, chars: int = PAGE_CHARS) -> list[str]:

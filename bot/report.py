@@ -19,6 +19,7 @@ from core.model.replies import Diagnosis, Plan
 from core.model.run import Done, Failed, Implemented, Judged, Prepared, Run, RunState, Scored, Spend, Stage, Step
 from core.model.substrate import Substrate
 from core.model.swap import Swap, Version
+from core.model.transcript import Place
 from core.model.value import sha256
 from core.pipeline import history as past
 from core.pipeline.depth import TIERS
@@ -369,11 +370,13 @@ class Listed:
     run: Run | None
 
 
-async def listed(store: Store, substrate: str, limit: int, skip: int = 0) -> tuple[list[Listed], int]:
-    """Some batches, newest first, and how many there are in all."""
+async def listed(
+    store: Store, substrate: str, limit: int, skip: int = 0, at: Place | None = None
+) -> tuple[list[Listed], int]:
+    """Some batches, newest first, and how many there are in all. `at` is as in `batches.listing`."""
     async with store.reading() as db:
         found = [
             Listed(batch, await batches.count(db, batch.id), await runs.latest_of(db, batch.id))
-            for batch in await batches.listing(db, substrate, skip=skip, limit=limit)
+            for batch in await batches.listing(db, substrate, skip=skip, limit=limit, at=at)
         ]
-        return found, sum((await batches.tally(db, substrate)).values())
+        return found, sum((await batches.tally(db, substrate, at=at)).values())

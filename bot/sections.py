@@ -79,13 +79,13 @@ class Permits(Section):
     evolve: Who = Who.maintainers
     stop: Who = Who.maintainers
     restart: Who = Who.maintainers
-    catch_up: Who = Who.maintainers
     rollback: Who = Who.maintainers
     """Who may ask for a rollback. It still takes the consent of approvers."""
     digest: Who = Who.maintainers
     flag: Who = Who.anyone
     status: Who = Who.anyone
-    """Also `batches`, `batch`, `history` and what a run made."""
+    """Also `batches`, `batch`, `history` and what a run made: of the conversation where they ask; what belongs to
+    another one, or was imported, is for maintainers and approvers alone."""
     talk: Who = Who.anyone
     """Who may talk to the agent through Moss."""
     talk_per_minute: int = Field(default=30, ge=1)

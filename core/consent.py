@@ -50,7 +50,7 @@ def judge(consent: Consent, person: str, approve: bool, now: datetime) -> Decisi
     if not consent.policy.approvers:
         return _refused("Nobody may approve this, since no approvers are configured; name some in moss.toml.")
     if person not in consent.policy.approvers:
-        return _refused(f"You are not one of the approvers; ask {_names(consent.policy.approvers)}.")
+        return _refused(f"You are not one of the approvers; ask {_names(consent.policy.approvers)}{known_as(person)}.")
     if not approve:
         return Decision(DecisionKind.declined, "You declined this; nothing will be changed.")
     if person not in may_approve(consent):
@@ -289,6 +289,11 @@ def _conflict(consent: Consent, person: str) -> str:
     if others:
         return f"You {why}, so another approver must approve it; ask {_names(others)}."
     return f"You {why}, and there is no other approver; name one, or set `allow_sole_approver`, in moss.toml."
+
+
+def known_as(person: str) -> str:
+    """For whoever is refused and has only a platform's name here: [people] of moss.toml gives it a person's."""
+    return f"; Moss knows you as `{person}`" if ":" in person else ""
 
 
 def _more(missing: int) -> str:

@@ -1,7 +1,7 @@
 """What arrives at one moment is written down together, and each is told what became of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -24,11 +24,12 @@ class Written:
         self.batches: list[list[str]] = []
         self.away: Exception | None = None
 
-    async def write(self, events: Sequence[AnyEvent]) -> list[bool]:
+    async def write(self, arrived: Callable[[], Sequence[AnyEvent]]) -> list[bool]:
         await asyncio.sleep(0)
         if self.away:
             raise self.away
-        ids = [one.id for one in events]
+        ids = [one.id for one in arrived()]
+        await asyncio.sleep(0)
         if "e13" in ids:
             raise ValueError("unlucky")
         known = {id for batch in self.batches for id in batch}
@@ -36,16 +37,15 @@ class Written:
         return [id not in known for id in ids]
 
 
-async def test_what_arrives_meanwhile_is_written_down_next_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_arrives_before_it_is_its_turn_is_written_down_together_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(arrivals, "TOGETHER", 6)
     written = Written()
     taking = Arrivals(written.write)
-    first = asyncio.create_task(taking.take(event(0)))
-    for _ in range(2):  # it is on its way
-        await asyncio.sleep(0)
-    fresh = await asyncio.gather(*(taking.take(event(n)) for n in range(10)), first)
-    assert written.batches == [["e0"], [f"e{n}" for n in range(6)], [f"e{n}" for n in range(6, 10)]]
-    assert fresh == [False, *[True] * 10]
+    fresh = await asyncio.gather(*(taking.take(event(n)) for n in (*range(10), 0)))
+    assert written.batches == [[f"e{n}" for n in range(6)], ["e6", "e7", "e8", "e9", "e0"]]
+    assert fresh == [*[True] * 10, False]
 
 
 async def test_one_that_cannot_be_kept_takes_no_other_with_it() -> None:
@@ -72,4 +72,8 @@ async def test_whoever_does_not_wait_holds_up_nobody() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     assert await taking.take(event(2))
-    assert [id for batch in written.batches for id in batch] == ["e1", "e2"]
+    left = asyncio.create_task(taking.take(event(3)))
+    await asyncio.sleep(0)
+    left.cancel()
+    await taking.end(1)
+    assert [id for batch in written.batches for id in batch] == ["e1", "e2", "e3"]

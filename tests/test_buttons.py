@@ -11,6 +11,7 @@ from core.store import consents, outbox
 from tests.support import stored
 from tests.support.chat_moss import ChatMoss, chat_moss
 from tests.support.databases import DATABASES, HeldClock, opened
+from tests.support.paper_chat import PAPER
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ async def test_two_presses_at_the_same_instant_are_one_approval(chat: ChatMoss) 
 @pytest.mark.parametrize(
     ("person", "starter", "said"),
     [
-        ("paper:eve", "carl", "You are not one of the approvers; ask anna, ben."),
+        ("paper:eve", "carl", "You are not one of the approvers; ask anna, ben; Moss knows you as `paper:eve`."),
         ("anna2", "carl", "You are not one of the approvers"),
         ("paper:anna", "anna", "You started this, so another approver must approve it; ask ben."),
     ],
@@ -115,9 +116,19 @@ async def test_a_forged_press_does_nothing(chat: ChatMoss, verb: str, subject: s
 
 
 async def test_report_and_diff_are_shown_to_the_one_who_asked(chat: ChatMoss) -> None:
-    consent = await offered(chat)
+    consent = await offered(chat, place=PAPER)
     assert "waits for approval" in await pressed(chat, "report", str(consent.run), "paper:eve")
     assert "is gone" in await pressed(chat, "diff", str(consent.run), "paper:eve")
     assert chat.chat.shown == []
     chat.permit(status="maintainers")
     assert "You may not use `run`" in await pressed(chat, "report", str(consent.run), "paper:eve")
+
+
+@pytest.mark.parametrize("verb", ["report", "diff"])
+async def test_the_card_of_another_conversation_shows_its_evidence_to_maintainers_alone(
+    chat: ChatMoss, verb: str
+) -> None:
+    consent = await offered(chat, place=PAPER.model_copy(update={"workspace": "private"}))
+    refused = await pressed(chat, verb, str(consent.run), "paper:eve")
+    assert refused.startswith("You may not look at what belongs to another conversation; ask anna, ben, mary")
+    assert "another conversation" not in await pressed(chat, verb, str(consent.run), "paper:mary")

@@ -124,6 +124,8 @@ async def test_approve_and_decline_name_a_run_a_question_or_the_only_one_that_wa
     assert "takes a reason" in await said(chat, "decline", person="paper:anna")
     for words in (f"approve {consent.run}", f"apply {consent.id}", "approve"):
         assert "You are not one of the approvers; ask anna, ben." in await said(chat, words)
+    stranger = await said(chat, "approve", person="paper:eve")
+    assert "You are not one of the approvers; ask anna, ben; Moss knows you as `paper:eve`." in stranger
     async with chat.store.reading() as db:
         assert (await consents.get(db, consent.id)).state is ConsentState.asked
     assert "You declined this" in await said(chat, f"decline {consent.run} It is ugly.", person="paper:anna")
@@ -312,7 +314,8 @@ async def test_what_somebody_may_not_do_is_refused_before_anything_is_looked_at(
     await flagged(chat)
     for words in ("evolve", "stop run-1", "restart run-1", "rollback", "digest"):
         answer = await said(chat, words, person="paper:eve")
-        assert answer == f"You may not use `{words.split()[0]}`; ask anna, ben, mary."
+        told = f"You may not use `{words.split()[0]}`; ask anna, ben, mary; Moss knows you as `paper:eve`."
+        assert answer == told
     assert await all_runs(chat) == []
 
 
@@ -345,11 +348,41 @@ def test_pages_hold_everything_end_with_lines_and_are_never_too_long() -> None:
 # --- who may what
 
 
+ELSEWHERE = PAPER.model_copy(update={"channel": "private"})
+IMPORTED = PAPER.model_copy(update={"platform": "file"})
+
+
+@pytest.mark.parametrize("place", [ELSEWHERE, IMPORTED])
+async def test_what_another_conversation_said_is_for_maintainers_alone(chat: ChatMoss, place: Place) -> None:
+    async with chat.store.changing("little") as change:
+        secret = await stored.run_in(change, RunState.running, RunState.failed, place=place)
+        shared = await stored.run_in(change, RunState.running, RunState.failed, place=PAPER)
+    looks = [f"batch {secret.batch}", f"run {secret.id}", f"run {secret.id} page 2"]
+    looks += [f"run {secret.id} {artefact}" for artefact in looking.Artefact]
+    for words in looks:
+        answer = await said(chat, words, person="paper:eve")
+        assert answer.startswith("You may not look at what belongs to another conversation; ask anna, ben, mary"), words
+        assert "another conversation" not in await said(chat, words)
+    for words in ("batches", f"batch {shared.batch}", f"run {shared.id}", "run"):
+        answer = await said(chat, words, person="paper:eve")
+        assert shared.batch in answer or shared.id in answer
+        assert secret.batch not in answer
+        assert secret.id not in answer
+    assert secret.batch in await said(chat, "batches")
+
+
+async def test_the_latest_run_of_nobody_here_is_none(chat: ChatMoss) -> None:
+    async with chat.store.changing("little") as change:
+        await stored.run_in(change, RunState.running, RunState.failed, place=ELSEWHERE)
+    answer = await said(chat, "run", person="paper:eve")
+    assert answer == "No run of little was started yet for this conversation; `/moss evolve` starts one."
+
+
 def test_verbs_are_for_those_whom_the_settings_name(tmp_path: Path) -> None:
     known = settings(tmp_path)
     for verb in ("status", "batches", "batch", "history", "run", "flag", "talk", "help"):
         assert allowed(known, verb, "eve") is None
-    for verb in ("evolve", "stop", "restart", "rollback", "digest", "catch-up"):
+    for verb in ("evolve", "stop", "restart", "rollback", "digest"):
         assert allowed(known, verb, "mary") is allowed(known, verb, "anna") is None
         assert allowed(known, verb, "eve") == f"You may not use `{verb}`; ask anna, ben, mary."
 

@@ -173,6 +173,12 @@ def test_a_second_moss_on_one_data_directory_says_so_and_ends(house: House) -> N
     assert house.moss("status", "--json").data["moss"]["pid"] == house.world.process.pid
 
 
+def test_status_says_how_each_platform_is_reached(house: House) -> None:
+    running = house.moss("status", "--json").data["moss"]
+    assert [(one["platform"], one["connected"]) for one in running["chats"]] == [("room", True)]
+    assert "\nroom: connected\n" in house.moss("status").out
+
+
 def test_evidence_goes_in_and_comes_out_again(house: House, tmp_path: Path) -> None:
     first = evidence(house, "C1", "t1", "please tell me the price")
     shown = house.moss("batch", first, "--json").data

@@ -208,7 +208,7 @@ async def test_whoever_may_not_talk_is_told_and_the_agent_hears_nothing(tmp_path
         chat.permit(talk="maintainers")
         await chat.did(chat.said("Hello", addressed=True), chat.said("Hi", addressed=True, person="paper:mary"))
         assert chat.chat.texts() == ["Hi"]
-        assert chat.chat.told() == ["You may not use `talk`; ask anna, ben, mary."]
+        assert chat.chat.told() == ["You may not use `talk`; ask anna, ben, mary; Moss knows you as `paper:eve`."]
 
 
 async def test_a_person_who_sends_too_much_is_asked_to_wait(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ async def test_whoever_may_not_flag_or_flags_too_much_is_told(chat: ChatMoss) ->
     replies = [await chat.reply() for _ in range(3)]
     chat.permit(flag="maintainers")
     await chat.did(chat.reacted(replies[0]))
-    assert chat.chat.told() == ["You may not use `flag`; ask anna, ben, mary."]
+    assert chat.chat.told() == ["You may not use `flag`; ask anna, ben, mary; Moss knows you as `paper:eve`."]
     chat.permit(flag="anyone")
     chat.limit(per_hour=2)
     await chat.did(*(chat.reacted(reply) for reply in replies))

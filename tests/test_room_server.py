@@ -5,12 +5,14 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from bot.chat import Commanded, Said
+from bot.chat import Commanded, Health, Said
+from core.clock import system_clock
 from core.model.errors import BadInput
 from tests.support.rooms import DESK, House, a_room, answering, serving, stream
 from tests.support.tracked import ROOT
@@ -28,6 +30,23 @@ async def test_where_the_room_is_stands_in_a_file_while_it_listens(tmp_path: Pat
         assert json.loads(file.read_text()) == {"url": house.url}
         assert house.room.page("run-1") == f"{house.url}/runs/run-1"
     assert not file.exists()
+
+
+async def test_whoever_watches_over_moss_sees_how_each_platform_is_reached_and_no_names(tmp_path: Path) -> None:
+    def everywhere() -> tuple[Health, ...]:
+        heard = system_clock() - timedelta(seconds=60)
+        slack = Health(platform="slack", workspace="T1", connected=True, reconnects=2, last_event_at=heard)
+        return slack, Health(platform="discord", problem="Discord refuses the token of anna.")
+
+    async with a_room(tmp_path) as house:
+        house.room._everywhere = everywhere
+        async with await house.client() as nobody:
+            said = await nobody.get("/healthz")
+    assert said.status_code == 200
+    slack, discord = said.json()["chats"]
+    assert 60 <= slack.pop("last_event_age_s") < 90
+    assert slack == {"platform": "slack", "connected": True, "reconnects": 2}
+    assert discord == {"platform": "discord", "connected": False, "reconnects": 0, "last_event_age_s": None}
 
 
 async def test_a_port_that_is_taken_is_named_with_the_mend(house: House) -> None:

@@ -89,17 +89,26 @@ async def listing(
     states: Collection[BatchState] = tuple(BatchState),
     skip: int = 0,
     limit: int | None = None,
+    at: Place | None = None,
 ) -> list[Batch]:
-    """Newest first."""
+    """Newest first. `at` narrows them to a conversation; without a channel, to a workspace."""
     query = select(batches).where(batches.c.state.in_(states)).order_by(batches.c.opened_at.desc(), batches.c.id)
     if substrate is not None:
         query = query.where(batches.c.substrate == substrate)
-    return [_batch(row) for row in await db.execute(query.offset(skip).limit(limit))]
+    return [_batch(row) for row in await db.execute(query.where(*within(at)).offset(skip).limit(limit))]
 
 
-async def tally(db: AsyncConnection, substrate: str) -> dict[BatchState, int]:
-    """How many there are in each state, if any."""
-    query = select(batches.c.state, func.count()).where(batches.c.substrate == substrate)
+def within(at: Place | None) -> list[ColumnElement[bool]]:
+    """What a batch has to be for `at` of `listing`."""
+    if at is None:
+        return []
+    here = [batches.c.platform == at.platform, batches.c.workspace == at.workspace]
+    return [*here, batches.c.channel == at.channel] if at.channel else here
+
+
+async def tally(db: AsyncConnection, substrate: str, *, at: Place | None = None) -> dict[BatchState, int]:
+    """How many there are in each state, if any. `at` is as in `listing`."""
+    query = select(batches.c.state, func.count()).where(batches.c.substrate == substrate, *within(at))
     return {BatchState(row[0]): row[1] for row in await db.execute(query.group_by(batches.c.state))}
 
 

@@ -11,13 +11,15 @@ from core.model.candidate import Candidate
 from core.model.errors import Busy, IllegalMove, NotFound
 from core.model.events import Noun
 from core.model.run import RESTARTABLE, RUN_IN_FLIGHT, RUN_MOVES, Budget, Dial, Done, Run, RunState, Spend
+from core.model.transcript import Place
 from core.model.value import new_id
 from core.store import outbox
+from core.store.batches import within
 from core.store.moving import move as _move
 from core.store.moving import own_row, the_row
 from core.store.store import Change
+from core.store.tables import batches, runs, steps
 from core.store.tables import candidates as candidates_
-from core.store.tables import runs, steps
 
 
 async def queue(  # noqa: PLR0917 - what is run, how far, at what cost, for whom
@@ -53,11 +55,15 @@ async def find(db: AsyncConnection, id: str) -> Run | None:
     return _run(row) if row else None
 
 
-async def listing(db: AsyncConnection, substrate: str | None = None, limit: int | None = 100) -> list[Run]:
-    """Newest first; all of them without a limit."""
+async def listing(
+    db: AsyncConnection, substrate: str | None = None, limit: int | None = 100, *, at: Place | None = None
+) -> list[Run]:
+    """Newest first; all of them without a limit. `at` is where their batches belong, as in `batches.listing`."""
     query = select(runs).order_by(runs.c.queued_at.desc(), runs.c.id).limit(limit)
     if substrate is not None:
         query = query.where(runs.c.substrate == substrate)
+    if at is not None:
+        query = query.join(batches, batches.c.id == runs.c.batch).where(*within(at))
     return [_run(row) for row in await db.execute(query)]
 
 

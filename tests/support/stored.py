@@ -60,9 +60,9 @@ async def queued_run(change: Change, starter: str = "carl", batch: str | None = 
     return await runs.queue(change, batch or await sealed_batch(change), Dial.standard, Budget(), starter)
 
 
-async def run_in(change: Change, *states: RunState, starter: str = "carl") -> Run:
+async def run_in(change: Change, *states: RunState, starter: str = "carl", place: Place = PLACE) -> Run:
     """A new run, moved through these states."""
-    run = await queued_run(change, starter)
+    run = await queued_run(change, starter, await sealed_batch(change, place))
     for state in states:
         run = await runs.move(change, run.id, state, "moss")
     return run
@@ -105,10 +105,15 @@ def candidate(run: str, **more: object) -> Candidate:
 
 
 async def offered(
-    change: Change, policy: Policy = POLICY, starter: str = "carl", flaggers: tuple[str, ...] = ("carl", "dora")
+    change: Change,
+    policy: Policy = POLICY,
+    starter: str = "carl",
+    flaggers: tuple[str, ...] = ("carl", "dora"),
+    *,
+    place: Place = PLACE,
 ) -> Consent:
     """A run that waits for consent, with its candidate."""
-    run = await run_in(change, RunState.running, starter=starter)
+    run = await run_in(change, RunState.running, starter=starter, place=place)
     found = candidate(run.id)
     await runs.add_candidate(change, found)
     consent = await consent_room.ask_for_candidate(change, found, run, policy, flaggers)

@@ -100,9 +100,9 @@ class Asking:
             return []
         with contextlib.suppress(MossError, TimeoutError):
             async with asyncio.timeout(OFFER_S):
-                event = events.command(place, one, [])
-                if not await refusal(self._settings, {PLATFORM: self._chat}, "status", event):
-                    return await offered(self._store, self._settings, place, what)
+                event, chats = events.command(place, one, []), {PLATFORM: self._chat}
+                if not await refusal(self._settings, chats, "status", event):
+                    return await offered(self._store, self._settings, chats, event, what)
         return []
 
     def _place(self, one: discord.Interaction[Any]) -> Place | None:

@@ -15,10 +15,11 @@ from bot.adapters.room.door import status_of
 from bot.adapters.room.inside import Endpoint, Inside
 from bot.adapters.room.shown import kept, shown_card
 from bot.cards.progress import progress
-from bot.permits import allowed
+from bot.permits import allowed, allowed_elsewhere, own
 from bot.places import ROOM
 from bot.report import Report, evidence, gather, listed, missing, read_diff, read_logs, read_trials
 from core.model.errors import MossError, NotFound, Refused
+from core.model.transcript import Place
 from core.store import posts, swaps
 
 LOGS_BYTES = 1_000_000
@@ -26,6 +27,8 @@ LOGS_BYTES = 1_000_000
 DIFF_LINES = 20_000
 BATCHES = 50
 """Of each agent on one page."""
+ALL = own(Place(platform=ROOM, workspace=ROOM, channel=""))
+"""Whose evidence is for everybody who is in: that of every channel here."""
 
 
 class Draw(Protocol):
@@ -49,6 +52,11 @@ class Records:
     def _check(self, person: str) -> None:
         settings = self._inside.settings
         if refusal := allowed(settings, "status", settings.person(person)):
+            raise Refused(refusal)
+
+    def _check_place(self, person: str, place: Place) -> None:
+        settings = self._inside.settings
+        if own(place) != ALL and (refusal := allowed_elsewhere(settings, settings.person(person))):
             raise Refused(refusal)
 
     async def run(self, request: Request, person: str) -> Response:
@@ -76,9 +84,11 @@ class Records:
     async def batches(self, request: Request, person: str) -> Response:
         self._check(person)
         page = max(row_of(request.query_params.get("page", "1")), 1)
+        settings, skip = self._inside.settings, (page - 1) * BATCHES
+        at = ALL if allowed_elsewhere(settings, settings.person(person)) else None
         found = [
-            (substrate.name, *await listed(self._inside.store, substrate.name, BATCHES, skip=(page - 1) * BATCHES))
-            for substrate in self._inside.settings.substrate
+            (substrate.name, *await listed(self._inside.store, substrate.name, BATCHES, skip=skip, at=at))
+            for substrate in settings.substrate
         ]
         older = any(held > page * BATCHES for _, _, held in found)
         return self._draw("batches.html", request, person, listed=found, page=page, older=older, tone=tone)
@@ -86,6 +96,7 @@ class Records:
     async def batch(self, request: Request, person: str) -> Response:
         self._check(person)
         found = await evidence(self._inside.store, request.path_params["batch"])
+        self._check_place(person, found.batch.place)
         return self._draw("batch.html", request, person, one=found, tone=tone)
 
     async def history(self, request: Request, person: str) -> Response:
@@ -105,7 +116,9 @@ class Records:
 
     async def _report(self, request: Request, person: str) -> Report:
         self._check(person)
-        return await gather(self._inside.store, self._inside.settings.data, request.path_params["run"])
+        report = await gather(self._inside.store, self._inside.settings.data, request.path_params["run"])
+        self._check_place(person, report.batch.place)
+        return report
 
     def _page(
         self, request: Request, person: str, report: Report, what: str, *, status: int = 200, **values: Any
