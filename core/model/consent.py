@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from core.model.moves import moves
-from core.model.value import Value
+from core.model.value import Unordered, Value
 
 
 class ConsentState(StrEnum):
@@ -35,7 +35,7 @@ CONSENT_MOVES = moves(
 class Policy(Value):
     """Who may approve. Kept with each consent as it stood when the consent was asked for."""
 
-    approvers: frozenset[str] = frozenset()
+    approvers: Unordered[str] = frozenset()
     """Nobody named means nobody may."""
     quorum: int = Field(default=1, ge=1)
     """How many of them must approve."""
@@ -68,7 +68,7 @@ class Consent(Value):
     matrix_hash: str
     policy: Policy
     starter: str
-    flaggers: frozenset[str]
+    flaggers: Unordered[str]
     state: ConsentState
     asked_at: datetime
     expires_at: datetime

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from core.model.evidence import Check, FailureKind
 from core.model.transcript import Transcript
-from core.model.value import Value
+from core.model.value import Unordered, Value
 
 
 class Level(IntEnum):
@@ -38,7 +38,7 @@ class Task(Value):
     kind: TaskKind
     transcript: Transcript
     """Ends with the recorded reply, or with a user turn where none was recorded."""
-    kinds: frozenset[FailureKind] = frozenset()
+    kinds: Unordered[FailureKind] = frozenset()
     feedback: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     weight: int = 1

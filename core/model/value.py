@@ -3,10 +3,22 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+T = TypeVar("T")
 
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no 0/o, 1/l/i, u: ids are read aloud and typed
+
+
+def _in_order(items: Iterable[Any]) -> list[Any]:
+    return sorted(items)
+
+
+Unordered = Annotated[frozenset[T], PlainSerializer(_in_order, when_used="json")]
+"""A set whose text is always the same: Python's own order differs from process to process, and with it every digest."""
 
 
 class Value(BaseModel):
