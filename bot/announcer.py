@@ -2,21 +2,23 @@
 
 One card per run, edited in place; milestones in its thread; everything under a key, so that it is said once. Where the
 announcer has read to is written down after it has told what it read: a Moss that dies in between tells the rest later.
-Each platform has a follower of its own, so that one that is away holds up no other.
+Each platform has a follower of its own, so that one that is away holds up no other. A workspace that is away falls
+behind: a follower of its own tells what it missed, in order, until it has caught up with the others of its platform.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from bot import cards
 from bot.cards import milestones
 from bot.chat import Card, Picture
+from bot.patience import Away
 from bot.picture import picture, warm
-from bot.places import news_place
+from bot.places import is_direct, news_place
 from bot.posting import Chats, find, post_once, show
 from bot.report import Report, gather
 from bot.settings import Settings
@@ -90,7 +92,8 @@ class Subject:
 
 @dataclass(slots=True)
 class Follower:
-    """The news of one substrate, or of the installation, on one platform."""
+    """The news of one substrate, or of the installation, on one platform: in all its workspaces but those that are
+    behind, or in one that is."""
 
     store: Store
     settings: Settings
@@ -99,6 +102,12 @@ class Follower:
     substrate: str
     platform: str
     ending: asyncio.Event
+    workspace: str | None = None
+    """The one that is behind."""
+    behind: set[str] = field(default_factory=set)
+    """The workspaces where others tell the news of this round."""
+    followers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Of those workspaces."""
     reports: dict[str, Report] = field(default_factory=dict)
     """Gathered once in a round."""
     warming: asyncio.Task[None] | None = None
@@ -106,16 +115,29 @@ class Follower:
     """Why something was not told: each reason is logged once."""
 
     async def follow(self) -> None:
+        """Until the end; one that was behind, until it has caught up."""
+        try:
+            await self.go_on()
+        finally:
+            for task in self.followers.values():
+                if not self.ending.is_set():
+                    task.cancel()
+            await asyncio.gather(*self.followers.values(), return_exceptions=True)
+
+    async def go_on(self) -> None:
         changes, pause_s, begun = -1, FIRST_PAUSE_S, False
         while True:
             last = self.ending.is_set()
             try:
                 told = await self.round(everything=not begun)
+                if self.workspace is not None and await self.caught_up():
+                    return
+                self.follow_what_is_behind()
             except Exception as problem:
                 if isinstance(problem, MossError):
-                    log.warning("news wait", of=self.substrate, on=self.platform, why=problem.sentence)
+                    log.warning("news wait", of=self.substrate, on=self.where, why=problem.sentence)
                 else:
-                    log.exception("news wait", of=self.substrate, on=self.platform)
+                    log.exception("news wait", of=self.substrate, on=self.where)
                 if last:
                     return
                 await self.rest(pause_s)
@@ -148,14 +170,16 @@ class Follower:
     async def round(self, *, everything: bool = False) -> bool:
         """Tell what nobody was told yet; False when there was nothing. `everything` also looks after the cards of
         what has not ended, whoever left them as they are."""
-        name = f"news:{self.substrate}:{self.platform}"
         async with self.store.reading() as db:
-            mark = await marks.get(db, name)
+            mark = await marks.get(db, self.mark)
             # What happened before anybody followed is history, not news.
             seq = mark["seq"] if mark else await facts.head(db, self.substrate)
             unread = await facts.since(db, self.substrate, seq, FACTS_AT_ONCE)
+            behind = [] if self.workspace is not None else await marks.named(db, f"{self.mark}:")
         if mark is None:
-            await self.read_to(name, seq)
+            await self.read_to(self.mark, seq)
+        self.behind = {name.removeprefix(f"{self.mark}:") for name in behind}
+        known = set(self.behind)
         self.reports.clear()
         stale = await self.unfinished() if everything else set()
         for fact in unread:
@@ -164,15 +188,64 @@ class Follower:
             await self.refresh(subject)
         for fact in unread:
             await self.tell(fact)
-        if unread:
-            await self.read_to(name, unread[-1].seq)
+        left_out = self.behind if unread else self.behind - known
+        if unread or left_out:
+            await self.read_to(self.mark, unread[-1].seq if unread else seq, left_out, seq)
         return bool(unread)
 
-    async def read_to(self, name: str, seq: int) -> None:
+    async def read_to(self, name: str, seq: int, left_out: Collection[str] = (), since: int = 0) -> None:
+        """What was not told in the workspaces that are left out begins after `since`, unless it begins before."""
         async with self.store.writing() as db:
+            now = self.store.now()
+            for workspace in left_out:
+                if await marks.get(db, f"{name}:{workspace}") is None:
+                    await marks.put(db, now, f"{name}:{workspace}", {"seq": since})
             mark = await marks.get(db, name)
             if mark is None or mark["seq"] < seq:
-                await marks.put(db, self.store.now(), name, {"seq": seq})
+                await marks.put(db, now, name, {"seq": seq})
+
+    @property
+    def where(self) -> str:
+        return self.platform if self.workspace is None else f"{self.platform}:{self.workspace}"
+
+    @property
+    def mark(self) -> str:
+        return f"news:{self.substrate}:{self.where}"
+
+    async def caught_up(self) -> bool:
+        """Whether this workspace has been told all that the others were: from then on it is told with them."""
+        async with self.store.writing() as db:
+            mine = await marks.get(db, self.mark)
+            others = await marks.get(db, f"news:{self.substrate}:{self.platform}")
+            if mine and others and mine["seq"] < others["seq"]:
+                return False
+            await marks.remove(db, self.mark)
+        return True
+
+    def follow_what_is_behind(self) -> None:
+        for workspace in self.behind:
+            task = self.followers.get(workspace)
+            if task is None or task.done():
+                own = replace(
+                    self, workspace=workspace, behind=set(), followers={}, reports={}, warming=None, known=set()
+                )
+                self.followers[workspace] = asyncio.create_task(own.follow())
+
+    def tells(self, home: Place) -> bool:
+        """Whether what belongs to this place is told by this follower."""
+        if home.platform != self.platform:
+            return False
+        return home.workspace not in self.behind if self.workspace is None else home.workspace == self.workspace
+
+    async def reach(self, home: Place, saying: Awaitable[object]) -> None:
+        """From the moment that a workspace is away, the others are told without it, and its own follower goes on."""
+        try:
+            await saying
+        except Away as problem:
+            if self.workspace is not None:
+                raise
+            log.warning("news wait", of=self.substrate, on=f"{self.platform}:{home.workspace}", why=problem.sentence)
+            self.behind.add(home.workspace)
 
     async def unfinished(self) -> set[Subject]:
         async with self.store.reading() as db:
@@ -210,8 +283,8 @@ class Follower:
             log.warning(event, why=problem.sentence, **more)
 
     async def tell_the_news_place(self, fact: Fact) -> None:
-        if said := milestones.of_substrate(fact):
-            await self.say(self.news_place, said, f"news:{self.substrate}:{fact.seq}")
+        if (said := milestones.of_substrate(fact)) and self.tells(self.news_place):
+            await self.say(self.news_place, self.news_place, said, f"news:{self.substrate}:{fact.seq}")
 
     async def tell_of_batch(self, fact: Fact) -> None:
         if fact.noun is not Noun.batch or fact.after != BatchState.sealed:
@@ -219,7 +292,9 @@ class Follower:
         async with self.store.reading() as db:
             batch = await batches.get(db, fact.id)
             held = await batches.count(db, batch.id)
-        await self.say(self.home(batch.place), milestones.of_batch(fact, batch, held), f"batch:{fact.id}:{fact.seq}")
+        home = self.home(batch.place)
+        if self.tells(home):
+            await self.say(home, home, milestones.of_batch(fact, batch, held), f"batch:{fact.id}:{fact.seq}")
 
     async def tell_of_subject(self, fact: Fact) -> None:
         if fact.noun not in ABOUT_A_SUBJECT:
@@ -231,21 +306,19 @@ class Follower:
         else:
             consent, swap = await self.rollback(subject.id)
             said, home = milestones.of_rollback(fact, consent, swap), self.news_place
-        if home.platform != self.platform:
-            return
-        if said and (root := await find(self.store, subject.key)):
-            await self.say(root.place.model_copy(update={"thread": root.message}), said, f"{subject.key}:{fact.seq}")
+        if said and self.tells(home) and (root := await find(self.store, subject.key)):
+            thread = root.place.model_copy(update={"thread": root.message})
+            await self.say(home, thread, said, f"{subject.key}:{fact.seq}")
 
     async def tell_flaggers(self, fact: Fact) -> None:
         if fact.noun is Noun.run and fact.after == RunState.applied and self.settings.announce.receipts:
             report = await self.report(fact.id)
-            if self.home(report.batch.place).platform == self.platform:
-                await self.hand_out_receipts(report)
+            if self.tells(report.batch.place):
+                await self.reach(report.batch.place, self.hand_out_receipts(report))
 
-    async def say(self, place: Place, said: Card | str | None, key: str) -> None:
-        """On this platform; what is for another, its own follower says."""
-        if said and place.platform == self.platform:
-            await post_once(self.store, self.chats, place, said, key)
+    async def say(self, home: Place, place: Place, said: Card | str | None, key: str) -> None:
+        if said:
+            await self.reach(home, post_once(self.store, self.chats, place, said, key))
 
     async def hand_out_receipts(self, report: Report) -> None:
         """In the thread of each flagged reply, so that whoever flagged it meets the answer there."""
@@ -264,21 +337,23 @@ class Follower:
         """Post the card, or bring it up to date."""
         try:
             place, card = await self.card_of(subject)
-            if place.platform != self.platform:
-                return
-            try:
-                await show(self.store, self.chats, place, card, subject.key)
-            except Refused as problem:
-                if place == self.news_place or self.news_place.platform not in self.chats:
-                    raise
-                self.grumble("card moves", problem, card=subject.key, to=str(self.news_place))
-                await show(self.store, self.chats, self.news_place, card, subject.key)
+            if self.tells(place):
+                await self.reach(place, self.put(place, card, subject.key))
         except Unavailable:
             raise
         except MossError as problem:
             self.grumble("card not shown", problem, card=subject.key)
         except Exception:
             log.exception("card not shown", card=subject.key)
+
+    async def put(self, place: Place, card: Card, key: str) -> None:
+        try:
+            await show(self.store, self.chats, place, card, key)
+        except Refused as problem:
+            if place == self.news_place or self.news_place.platform not in self.chats:
+                raise
+            self.grumble("card moves", problem, card=key, to=str(self.news_place))
+            await show(self.store, self.chats, self.news_place, card, key)
 
     async def card_of(self, subject: Subject) -> tuple[Place, Card]:
         if subject.noun is Noun.run:
@@ -304,8 +379,10 @@ class Follower:
         return None
 
     def home(self, place: Place) -> Place:
-        """The conversation that complained, or where other news goes when Moss is not in it."""
-        return place.conversation if place.platform in self.chats else self.news_place
+        """The conversation that complained; or where other news goes, when Moss is not in it, or when it is a direct
+        message, where no approver is."""
+        away = place.platform not in self.chats or (is_direct(place) and self.news_place.platform in self.chats)
+        return self.news_place if away else place.conversation
 
     @property
     def news_place(self) -> Place:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bot.arrivals import Arrivals
 from bot.chat import AnyEvent, Commanded, Flagged, Pressed, Reacted, Replied, Said
+from bot.patience import Away
 from core.model.errors import MossError
 from core.model.transcript import Message, Place
 from core.process_table import has_ended
@@ -27,6 +28,7 @@ from core.store import leases
 from core.store.columns import plain_in
 from core.store.inbox import Letter
 from core.store.store import Store
+from flags.emoji import name_of
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,8 @@ OF_ONE_PERSON = {TALK: 2, ACT: 8, ASK: 8}
 """Whoever asks the agent much leaves room for others; the rest of theirs waits."""
 PAUSES_S = (0.2, 1.0, 5.0, 20.0, 60.0)
 """Before each further try of an event that failed; after the last one it is given up."""
+TRIES_AWAY = 60
+"""So many more, after the longest pause, while the platform is away where something has to be said: an hour."""
 LONGEST_S = 1800.0
 """Longer than any turn of an agent, with the swap it may have to wait for."""
 LOOK_S = 5.0
@@ -227,7 +231,8 @@ class Inbox:
         event = delivery.event
         assert isinstance(event, Reacted)
         async with self._store.reading() as db:
-            return await letters.is_overtaken(db, delivery.row, lane(event), event.emoji, event.at)
+            later = await letters.overtaken_by(db, delivery.row, lane(event), event.at)
+        return name_of(event.emoji) in {name_of(emoji) for emoji in later}
 
     async def prune(self) -> None:
         async with self._store.writing() as db:
@@ -282,7 +287,7 @@ class Inbox:
                     await letters.failed(db, delivery.row)
                 self._resting.add(delivery.row)
                 self.wake()
-                await asyncio.sleep(PAUSES_S[tries])
+                await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
                 self._resting.discard(delivery.row)
                 tries += 1
             async with self._store.writing() as db:
@@ -310,7 +315,8 @@ class Inbox:
                 await perform(current)
         except Exception as failure:
             problem = TookTooLong() if limit.expired() else failure
-            last = limit.expired() or tries >= len(PAUSES_S)
+            most = len(PAUSES_S) + (TRIES_AWAY if isinstance(failure, Away) else 0)
+            last = limit.expired() or tries >= most
             if not isinstance(problem, NotYet):
                 reason = problem.sentence if isinstance(problem, MossError) else None
                 trace = problem if reason is None else None

@@ -13,9 +13,15 @@ CALL_S = 30.0
 T = TypeVar("T")
 
 
+class Away(Unavailable):
+    """A platform that will be back: what is to be said there waits."""
+
+
 async def in_time(chat: Chat, call: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(CALL_S):
             return await call
     except TimeoutError:
-        raise Unavailable(f"{chat.platform} did not answer within {CALL_S:.0f} s; it is tried again.") from None
+        raise Away(f"{chat.platform} did not answer within {CALL_S:.0f} s; it is tried again.") from None
+    except Unavailable as problem:
+        raise Away(problem.sentence) from problem

@@ -35,6 +35,17 @@ def _channels(settings: Settings, platform: str) -> Mapping[str, str]:
             return {}
 
 
+def is_direct(place: Place) -> bool:
+    """Whether it is a conversation of one person with Moss, where nobody else reads what stands there."""
+    match place.platform:
+        case "slack":
+            return place.channel.startswith("D")
+        case "discord":
+            return place.workspace == "@me"
+        case _:
+            return False
+
+
 def alias(place: Place, person: str) -> str:
     """Another name for a person, the same in the whole conversation: transcripts are read elsewhere."""
     return id_from("person", f"{place.conversation}\0{person}")

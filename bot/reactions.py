@@ -1,23 +1,30 @@
 """Complaints: a reaction with an emoji raises a flag and its removal takes it back; a form adds words."""
 
+import structlog
+
 from bot import verbs
 from bot.chat import Flagged, Reacted
 from bot.converse import REPLY
 from bot.inbox import LOOKS, TALK, Delivery, NotYet
 from bot.permits import refusal
-from bot.verbs import Moss
+from bot.verbs import UNKNOWN, Moss
 from bot.whispers import mention
 from bot.words import count
 from core.model.batch import BatchState
-from core.model.errors import BadInput, Refused
+from core.model.errors import BadInput, NotFound, Refused
 from core.model.evidence import FailureKind
 from core.store import batches, posts, turns
 from flags.emoji import kind_of, name_of
 from flags.raise_flag import Raised, Withdrawal
 
+log = structlog.get_logger(__name__)
+
 LOOKS_WHILE_TALKING = 4
 """So often, and else LOOKS times, a reply that Moss does not know is looked for again: it may have been posted a moment
 ago, by a Moss that died before it wrote that down."""
+MISSES_PER_HOUR = 5
+"""So many reactions in one conversation may be on messages that neither Moss nor the chat knows as the agent's; then
+no further message is looked up in the chat for a reaction."""
 
 
 async def reacted(moss: Moss, delivery: Delivery) -> None:
@@ -26,11 +33,15 @@ async def reacted(moss: Moss, delivery: Delivery) -> None:
     kind = kind_of(event.emoji, moss.settings.flags.emoji)
     if kind is None or await moss.inbox.overtaken(delivery):
         return
-    emoji = name_of(event.emoji)
+    emoji, person = name_of(event.emoji), moss.settings.person(event.person)
     if event.added:
-        await _complain(moss, delivery, event, kind, emoji=emoji)
+        try:
+            await _complain(moss, delivery, event, kind, emoji=emoji)
+        except (BadInput, NotFound) as problem:  # people react to each other, too, and mean nobody's agent
+            log.debug("a reaction is no flag", delivery=delivery.key, reason=problem.sentence)
+            if moss.rates.hourly(f"rebuked {person}", 1):
+                await mention(moss, delivery, problem.sentence)
         return
-    person = moss.settings.person(event.person)
     if await verbs.unflag(moss, event.place, event.message, person, emoji) is Withdrawal.noted:
         await mention(moss, delivery, "It is noted that you took your flag back; its batch is sealed and keeps it.")
 
@@ -50,7 +61,7 @@ async def _complain(
     emoji: str | None = None,
     reason: str | None = None,
 ) -> None:
-    person = moss.settings.person(event.person)
+    person, misses = moss.settings.person(event.person), f"not the agent's {event.place.conversation}"
     if refused := await refusal(moss.settings, moss.chats, "flag", event):
         raise Refused(refused)
     async with moss.store.reading() as db:
@@ -62,9 +73,16 @@ async def _complain(
         patience = LOOKS if await moss.inbox.is_quiet(TALK, delivery) else LOOKS_WHILE_TALKING
         if delivery.tries < patience:
             raise NotYet
+        if isinstance(event, Reacted) and moss.rates.spent(misses, MISSES_PER_HOUR):
+            raise NotFound(UNKNOWN)
     elif known.seconds is None and delivery.tries < LOOKS and not await moss.inbox.is_quiet(TALK, delivery):
         raise NotYet  # the agent may have changed its words before they were flagged
-    raised = await verbs.flag(moss, event.place, event.message, person, reason, kind=kind, emoji=emoji, at=event.at)
+    try:
+        raised = await verbs.flag(moss, event.place, event.message, person, reason, kind=kind, emoji=emoji, at=event.at)
+    except (BadInput, NotFound):
+        if known is None:
+            moss.rates.hourly(misses, MISSES_PER_HOUR)
+        raise
     await mention(moss, delivery, await thanks(moss, raised))
 
 

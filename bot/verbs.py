@@ -33,6 +33,7 @@ from flags.raise_flag import Raised, Withdrawal, raise_flag, withdraw
 
 CONVERSATION = 40
 """How many messages up to a flagged reply are its evidence."""
+UNKNOWN = "Moss does not know that message as a reply of the agent; only those can be flagged."
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ async def _flagged(moss: Moss, place: Place, message: str | None) -> tuple[str, 
     assert message is not None
     if shown := await _shown(moss, place, message):
         return substrate_of(moss.settings, place).name, place, message, shown
-    raise NotFound("Moss does not know that message as a reply of the agent; only those can be flagged.")
+    raise NotFound(UNKNOWN)
 
 
 async def _shown(moss: Moss, place: Place, message: str) -> Transcript | None:

@@ -10,12 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import announcer, posting
-from bot.announcer import Announcer
+from bot.announcer import Announcer, Follower
 from bot.chat import Card, Tone
+from bot.places import is_direct
 from bot.sections import Announce
 from core.consent import remind_due
 from core.model.errors import Refused
-from core.model.events import Noun
+from core.model.events import Fact, Noun
 from core.model.run import RunState, Stage
 from core.model.swap import SwapState
 from core.model.transcript import Place
@@ -234,6 +235,131 @@ async def test_a_platform_that_is_away_holds_up_no_other(store: Store, tmp_path:
         news.stop()
         await asyncio.wait_for(following, 5)
         assert dead.shown == []
+
+
+class Halved(PaperChat):
+    """Some of its workspaces are away."""
+
+    gone: frozenset[str] = frozenset()
+
+    async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
+        self._check(place)
+        return await super().post(place, what, key, as_agent=as_agent)
+
+    async def edit(self, place: Place, message: str, card: Card) -> None:
+        self._check(place)
+        await super().edit(place, message, card)
+
+    def _check(self, place: Place) -> None:
+        if place.workspace in self.gone:
+            raise announcer.Unavailable(f"The token of {place.workspace} is revoked.")
+
+
+async def behind(room: Newsroom) -> list[str]:
+    async with room.store.reading() as db:
+        return await marks.named(db, "news:desk:paper:")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_workspace_that_is_away_holds_up_no_other_and_is_told_all_of_it_once_it_is_back(
+    room: Newsroom, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    monkeypatch.setattr(announcer, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(announcer, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(announcer, "EDIT_EVERY_S", 0.01)
+    chat = room.chat = Halved()
+    chat.gone = frozenset({"w"})
+    news = Announcer(room.store, room.settings, {"paper": chat})
+    following = asyncio.create_task(news.run())
+    lost = await room.begin(PAPER.model_copy(update={"workspace": "w"}))
+    await pipeline.stop(room.store, lost.id, "anna")
+    key = await applied(room)
+    await until(lambda: any(one.key == key and "live as" in str(one.what) for one in chat.shown))
+    await until(lambda: len(room.thread(key)) == 7)
+    assert not [one for one in chat.shown if one.place.workspace == "w"]
+    assert await behind(room) == ["news:desk:paper:w"]
+    if restart:
+        news.stop()
+        await asyncio.wait_for(following, 5)
+        news = Announcer(room.store, room.settings, {"paper": chat})
+        following = asyncio.create_task(news.run())
+    chat.gone = frozenset()
+
+    async def caught_up() -> bool:
+        return not await behind(room)
+
+    await until(caught_up)
+    assert room.card(f"run:{lost.id}").title == "desk: the run was stopped"
+    assert room.thread(f"run:{lost.id}") == ["The run is stopped: Stopped by anna."]
+    again = await room.begin(PAPER.model_copy(update={"workspace": "w"}))
+    await until(lambda: [one for one in chat.shown if one.key == f"run:{again.id}"])
+    news.stop()
+    await asyncio.wait_for(following, 5)
+    assert len({one.key for one in chat.shown}) == len(chat.shown)
+
+
+async def test_a_workspace_that_catches_up_while_the_others_are_told_misses_nothing_of_that(
+    room: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = room.chat = Halved()
+    chat.gone = frozenset({"w"})
+    main = room.follower(chat)
+    lost = await room.begin(PAPER.model_copy(update={"workspace": "w"}))
+    await main.round()
+    assert await behind(room) == ["news:desk:paper:w"]
+    chat.gone = frozenset()
+    own = replace(main, workspace="w", behind=set())
+    await own.round()
+    await pipeline.stop(room.store, lost.id, "anna")
+    tell = Follower.tell
+
+    async def meanwhile(self: Follower, fact: Fact) -> None:
+        if self is main and await behind(room):
+            assert await own.caught_up()
+        await tell(self, fact)
+
+    monkeypatch.setattr(Follower, "tell", meanwhile)
+    await main.round()
+    assert await behind(room) == ["news:desk:paper:w"]
+    assert room.thread(f"run:{lost.id}") == []
+    await own.round()
+    assert await own.caught_up()
+    assert room.thread(f"run:{lost.id}") == ["The run is stopped: Stopped by anna."]
+
+
+async def test_the_card_of_a_direct_message_is_where_approvers_are_and_its_receipts_stay_there(
+    store: Store, tmp_path: Path
+) -> None:
+    async with newsroom(store, tmp_path, followed=False) as room:
+        alone = Place(platform="slack", workspace="T1", channel="D1")
+        slack = PaperChat("slack")
+        followers = Announcer(store, room.settings, {"paper": room.chat, "slack": slack}).followers
+        for follower in followers:
+            await follower.round(everything=True)
+        run = await room.begin(alone)
+        asked = await room.offer(run.id)
+        await room.decide(asked.id)
+        await room.swap(asked.id)
+        for follower in followers:
+            await room.told(follower)
+        assert room.shown(f"run:{run.id}").place == NEWS
+        assert len(room.thread(f"run:{run.id}")) == 7
+        assert {one.key.partition(":")[0] for one in slack.shown} == {"receipt"}
+        assert {one.place.conversation for one in slack.shown} == {alone}
+
+
+@pytest.mark.parametrize(
+    ("place", "direct"),
+    [
+        (Place(platform="slack", workspace="T1", channel="D024BE91L"), True),
+        (Place(platform="slack", workspace="T1", channel="C024BE91L"), False),
+        (Place(platform="discord", workspace="@me", channel="1", thread="1"), True),
+        (Place(platform="discord", workspace="1000", channel="1"), False),
+        (Place(platform="room", workspace="room", channel="Desk"), False),
+    ],
+)
+def test_which_places_are_direct(place: Place, direct: bool) -> None:
+    assert is_direct(place) == direct
 
 
 async def test_what_happens_between_two_rounds_is_one_edit_and_the_end_does_not_wait_for_the_next(

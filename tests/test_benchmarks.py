@@ -1,6 +1,7 @@
 """Benchmarks do not rot: what they run on is the real pipeline."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -39,3 +40,11 @@ async def test_every_reaction_is_acknowledged_and_committed(platform: str) -> No
     assert 0 < found.acknowledged_ms < 60_000
     assert 0 < found.committed_ms < 60_000
     assert 0.5 < found.growth < 2
+
+
+def test_each_benchmark_stands_on_the_page_with_its_goals() -> None:
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for name in KNOWN:
+        part = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert "| goal |" in part, name
+        assert re.search(r"\| (under|at most) [0-9]", part), name

@@ -382,7 +382,7 @@ def test_the_chain_of_facts_is_sound(house: House) -> None:
 def test_text_from_outside_cannot_steer_the_terminal(house: House) -> None:
     batch = evidence(house, "C7", "t1", HOSTILE)
     shown = house.moss("batch", batch).out
-    assert "red gnp.exe [bold]not bold[/bold]" in shown
+    assert r"\x1b[31mred\x1b[0m \u202egnp.exe [bold]not bold[/bold] \x9b" in shown, "shown, and obeyed by nothing"
     assert not set("\x1b\x07\x9b\u202e") & set(shown)
     assert not set("\x1b\x07\x9b\u202e") & set(house.moss("batch", batch, "--json").out)
 

@@ -223,12 +223,13 @@ async def test_a_person_who_sends_too_much_is_asked_to_wait(tmp_path: Path) -> N
         assert all("2 messages within a minute" in told for told in chat.chat.told())
 
 
+@pytest.mark.parametrize("away", [3, 30])
 async def test_a_reply_that_cannot_be_posted_is_posted_later_and_the_agent_is_asked_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: int
 ) -> None:
     monkeypatch.setattr(inbox, "PAUSES_S", (0.01,) * 5)
     async with talking(tmp_path) as chat:
-        chat.chat.away = 3
+        chat.chat.away = away
         await chat.did(chat.said("Hello", message="s1", addressed=True))
         assert chat.chat.texts() == ["Hello"]
         assert len(await kept(chat.store, thread("s1"))) == 2

@@ -13,9 +13,10 @@ from bot.chat import AnyEvent
 from bot.commands import VERBS
 from core.model.consent import ConsentState
 from core.model.errors import Unavailable
+from core.model.transcript import Place
 from core.store import consents
 from tests.support import stored
-from tests.support.discord_house import ANNA, BEN, EVE, MARY, DiscordHouse, discord_house, loopback
+from tests.support.discord_house import ANNA, BEN, EVE, HELP, MARY, DiscordHouse, discord_house, loopback
 from tests.support.discord_server import CHANNEL, DiscordServer, thread
 from tests.support.until import until
 
@@ -41,9 +42,9 @@ async def said(house: DiscordHouse, token: str) -> str:
     return f"{answer['content']}\n{body}".strip().replace("\\", "")
 
 
-async def offered(house: DiscordHouse) -> Any:
+async def offered(house: DiscordHouse, place: Place = HELP) -> Any:
     async with house.store.changing("little") as change:
-        return await stored.offered(change)
+        return await stored.offered(change, place=place)
 
 
 async def state(house: DiscordHouse, id: str) -> ConsentState:
@@ -69,7 +70,8 @@ async def test_a_command_is_deferred_for_the_person_alone_and_answered_there(hou
 
 async def test_what_is_chosen_in_the_menus_reads_as_if_it_had_been_typed(house: DiscordHouse) -> None:
     token = await house.server.commands(EVE, "evolve", batch="batch-7k3f9q2m", depth="deep")
-    assert "You may not use `evolve`; ask anna, ben, mary." in await said(house, token)
+    refused = f"You may not use `evolve`; ask anna, ben, mary; Moss knows you as `discord:{EVE}`."
+    assert refused in await said(house, token)
     token = await house.server.commands(MARY, "evolve", batch="batch-7k3f9q2m", depth="deep")
     assert "batch-7k3f9q2m" in await said(house, token)
     token = await house.server.commands(MARY, "batches", page=2)
@@ -84,6 +86,11 @@ async def test_the_menu_offers_batches_runs_questions_and_versions_to_whoever_ma
     assert batch.startswith("batch-")
     assert await house.server.types(EVE, "batch", "batch", "nothing like it") == []
     assert await house.server.types(EVE, "rollback", "version", "") == []
+    elsewhere = await offered(house, HELP.model_copy(update={"platform": "slack"}))
+    for verb, option in (("run", "run"), ("batch", "batch")):
+        assert len(await house.server.types(EVE, verb, option, "")) == 1
+        assert len(await house.server.types(MARY, verb, option, "")) == 2
+    assert elsewhere.run not in await house.server.types(EVE, "approve", "run", "")
     house.chat.permit(status="approvers")
     await house.die()
     await house.begin()

@@ -181,9 +181,14 @@ async def test_who_takes_no_direct_messages_is_told_so_once_where_they_asked(
 
 async def test_an_answer_whose_token_is_dead_comes_as_a_direct_message(house: DiscordHouse, chat: DiscordChat) -> None:
     fresh, old = house.server.id(), 1 << 22
-    for key, answer_to in (("w-1", f"{fresh}:dead"), ("w-2", f"{old}:token"), ("w-3", "nonsense")):
+    for key, answer_to in (
+        ("w-1", f"{fresh}:dead"),
+        ("w-2", f"{old}:token"),
+        ("w-3", "nonsense"),
+        ("w-4", f"{fresh}:expired"),
+    ):
         await chat.whisper(HELP, f"discord:{ANNA}", f"Answer {key}.", answer_to, key)
-    assert len(shown(house, ANNA + 1_000_000)) == 3
+    assert len(shown(house, ANNA + 1_000_000)) == 4
     assert house.server.answers == {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.adapters.discord import adapter
+from core.store import turns
 from tests.support.discord_house import ANNA, BEN, EVE, HELP, DiscordHouse, discord_house, loopback
 from tests.support.discord_server import BOT, CHANNEL, GUILD, DiscordServer
 from tests.support.until import until
@@ -88,6 +89,17 @@ async def test_after_op_9_the_reactions_that_were_missed_are_made_up_for(house: 
     assert (len(chunk.flags), rest) == (2, [])
 
 
+async def test_a_super_reaction_counts_like_another_and_is_not_missed_after_a_new_session(house: DiscordHouse) -> None:
+    reply, other = await house.reply("One."), await house.reply("Two.")
+    await house.server.reacts(ANNA, reply, burst=True)
+    await until(lambda: house.standing(reply))
+    await house.server.reacts(BEN, other, told=False)
+    await house.server.op9()
+    await until(lambda: house.standing(other))
+    await house.idle()
+    assert await house.standing(reply) == ["anna"]
+
+
 async def test_what_people_did_while_moss_was_down_is_found_after_the_start(house: DiscordHouse) -> None:
     reply = await house.reply()
     await house.die()
@@ -162,6 +174,31 @@ async def test_what_the_agent_says_under_its_own_name_is_kept(tmp_path: Path, se
         await until(lambda: house.standing(said))
         assert asked != BOT
         assert (await house.held(said))[0][1].place == HELP
+
+
+async def test_what_the_agent_changes_in_a_message_is_what_it_says(tmp_path: Path, server: DiscordServer) -> None:
+    desk = {"id": "99", "username": "desk", "bot": True, "avatar": None, "discriminator": "0", "global_name": None}
+    async with discord_house(tmp_path, server, agent_user="99") as house:
+        await server.says(EVE, "Refund?")
+        said = await server.says(99, "Let me see", author=desk)
+        one = server.messages[CHANNEL][-1] | {"guild_id": str(GUILD)}
+        await server.tell("MESSAGE_UPDATE", one | {"embeds": [{"type": "link"}], "content": "A preview."})
+        edit = {"content": "Within 30 days.", "edited_timestamp": "2099-01-01T00:00:00+00:00"}
+        for _ in range(2):
+            await server.tell("MESSAGE_UPDATE", one | edit)
+        await server.tell("MESSAGE_UPDATE", one | edit | {"author": one["author"] | {"id": "98"}, "content": "Never."})
+        await house.becomes(lambda: heard(house, 3))
+        await house.idle()
+        async with house.store.reading() as db:
+            turn = await turns.of_message(db, HELP, str(said))
+        assert turn is not None
+        assert turn.said.content == "Within 30 days."
+
+
+async def heard(house: DiscordHouse, events: int) -> bool:
+    async with house.store.reading() as db:
+        rows = await db.exec_driver_sql("select count(*) from inbox")
+        return bool(rows.scalar_one() == events)
 
 
 async def test_two_hundred_reactions_at_once_are_all_counted_in_order(house: DiscordHouse) -> None:

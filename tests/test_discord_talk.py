@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from discord import Message
 
 from bot import inbox
+from bot.adapters.discord.events import calls
 from tests.support.discord_house import ANNA, EVE, DiscordHouse, at_discord, loopback
 from tests.support.discord_server import BOT, CHANNEL, DiscordServer
 from tests.support.until import until
@@ -30,6 +34,13 @@ async def house(tmp_path: Path, server: DiscordServer) -> AsyncIterator[DiscordH
 
 def texts(house: DiscordHouse, channel: int) -> list[tuple[str, str]]:
     return [(one["author"]["username"], one["content"]) for one in house.server.messages.get(channel, [])]
+
+
+def test_an_answer_that_pings_moss_is_meant_for_others_who_read_there() -> None:
+    spoken = SimpleNamespace(content="I like it.", mentions=[SimpleNamespace(id=9)], role_mentions=[])
+    assert not calls(cast(Message, spoken), 9)
+    spoken.content = "Do you, <@!9>?"
+    assert calls(cast(Message, spoken), 9)
 
 
 async def test_a_mention_is_answered_in_a_thread_which_goes_on_without_mentions(house: DiscordHouse) -> None:

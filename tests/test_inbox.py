@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from bot import inbox as rooms
 from bot.chat import Commanded, Reacted, Said
 from bot.inbox import Delivery, Inbox, NotYet, lane, redacted
+from bot.patience import Away
 from core.model.errors import Unavailable
 from core.store import Store, leases
 from core.store import inbox as letters
@@ -256,6 +257,30 @@ async def test_an_event_that_always_fails_is_given_up_and_its_lane_goes_on(store
     assert worker.began.count("e1") == 1 + len(rooms.PAUSES_S)
     assert worker.gone == [("e1", "It is away.")]
     assert worker.ended == ["e2"]
+
+
+async def test_what_has_to_be_said_where_the_platform_is_away_waits_for_an_hour_and_holds_nobody_up(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rooms.TRIES_AWAY * 60 == 3600
+    monkeypatch.setattr(rooms, "AT_ONCE", dict.fromkeys(rooms.AT_ONCE, 1))
+    monkeypatch.setattr(rooms, "TRIES_AWAY", 20)
+    worker, away = Worker(store), {"e1": 15, "e2": 99}
+    perform = worker.perform
+
+    async def where_it_is_away(delivery: Delivery) -> None:
+        id = delivery.event.id
+        if away.get(id, 0):
+            away[id] -= 1
+            raise Away("It is away.")
+        await perform(delivery)
+
+    worker.perform = where_it_is_away  # type: ignore[method-assign]
+    for event in (said(1, thread="a"), said(2, thread="b"), said(3, thread="c")):
+        await worker.inbox.take(event)
+    await worker.work()
+    assert worker.ended == ["e3", "e1"]
+    assert (worker.gone, away["e2"]) == ([("e2", "It is away.")], 99 - 1 - len(rooms.PAUSES_S) - 20)
 
 
 async def test_giving_up_ends_even_when_nobody_can_be_told(store: Store) -> None:

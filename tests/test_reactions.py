@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.event import listen
 
-from bot import inbox, verbs
+from bot import inbox, rates, reactions, verbs
 from bot.chat import Reacted
 from bot.inbox import Delivery
 from core.model.errors import NotFound
 from core.model.evidence import Chunk, FailureKind
+from core.model.transcript import Message, Place
 from core.store import Store, batches, facts, posts
 from flags.emoji import FLAGS, kind_of, meanings, name_of
 from tests.support.chat_moss import ChatMoss, chat_moss
@@ -75,6 +76,17 @@ async def test_a_flag_in_a_thread_has_the_conversation_of_the_thread_and_the_bat
         assert (await batches.get(db, chunk.batch)).place == PAPER
 
 
+async def test_an_observed_agent_that_answers_in_a_thread_is_flagged_with_the_question_that_began_it(
+    chat: ChatMoss,
+) -> None:
+    await chat.did(chat.replied("Good morning."))
+    thread = PAPER.model_copy(update={"thread": "s1"})
+    await chat.did(chat.said("Refund?", message="s1"), chat.said("Something else?", message="s2"))
+    await chat.did(chat.replied("No.", thread, message="a1"), chat.reacted("a1"))
+    (chunk,) = await chunks(chat.store)
+    assert [one.content for one in chunk.transcript.messages] == ["Refund?", "No."]
+
+
 async def test_a_long_conversation_is_cut_to_its_end(chat: ChatMoss) -> None:
     for n in range(30):
         reply = await chat.reply(f"{n}")
@@ -90,6 +102,46 @@ async def test_five_people_and_many_deliveries_are_one_chunk_of_weight_five(chat
     await chat.did(*events, *events, *(event.model_copy(update={"id": event.id + "x"}) for event in events))
     (chunk,) = await chunks(chat.store)
     assert chunk.weight == 5
+
+
+async def test_ordinary_reactions_on_messages_of_people_cost_little_and_are_answered_once_an_hour(
+    chat: ChatMoss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Place] = []
+    history = chat.chat.history
+
+    async def counted(place: Place, limit: int) -> list[Message]:
+        read.append(place)
+        return await history(place, limit)
+
+    monkeypatch.setattr(chat.chat, "history", counted)
+    busy, quiet = PAPER, PAPER.model_copy(update={"channel": "quiet"})
+    chat.chat.past = [message("user", f"{n}", f"p{n}") for n in range(20)]
+    await chat.did(*(chat.reacted(f"p{n}", place=busy) for n in range(20)), restart=False)
+    assert len(read) <= reactions.MISSES_PER_HOUR + inbox.AT_ONCE[inbox.ACT] < 20
+    assert chat.chat.told() == ["Moss does not know that message as a reply of the agent; only those can be flagged."]
+    await chat.did(chat.reacted("p1", place=quiet, person="paper:ben"))
+    assert read.count(quiet) == 1, "each place has its own"
+    assert len(chat.chat.told()) == 2, "and each person"
+    monkeypatch.setattr(rates, "HOUR_S", 0.0)
+    chat.chat.past.append(message("assistant", "No.", "r-new"))
+    await chat.did(chat.reacted("r-new", place=busy))
+    (chunk,) = await chunks(chat.store)
+    assert chunk.turn == "r-new"
+
+
+async def test_a_reply_that_only_the_chat_knows_may_be_flagged_by_everybody(chat: ChatMoss) -> None:
+    chat.chat.past = [message("user", "Refund?", "q-old"), message("assistant", "No.", "r-old")]
+    people = 3 * reactions.MISSES_PER_HOUR
+    await chat.did(*(chat.reacted("r-old", person=f"paper:{n}") for n in range(people)))
+    (chunk,) = await chunks(chat.store)
+    assert chunk.weight == people
+
+
+async def test_who_complains_in_words_is_always_answered(chat: ChatMoss) -> None:
+    for n in range(10):
+        await chat.did(chat.flagged(f"p{n}", "It is wrong."))
+    assert len(chat.chat.told()) == 10
 
 
 async def test_names_of_one_person_are_one_person(chat: ChatMoss) -> None:
@@ -177,7 +229,7 @@ async def test_only_replies_of_the_agent_can_be_flagged_and_the_person_is_told_p
         ("card", "is from Moss itself"),
         ("unheard-of", "does not know that message"),
     ):
-        await chat.did(chat.reacted(what))
+        await chat.did(chat.reacted(what, person=f"paper:{what}"))
         assert said in chat.chat.told()[-1]
     assert await chunks(chat.store) == []
     await chat.did(chat.reacted("unheard-of", added=False))

@@ -8,14 +8,17 @@ import pytest
 
 from bot.adapters.room.artefacts import diff_lines, matrix_rows
 from bot.adapters.room.pages import spans
+from bot.adapters.room.records import ARTEFACTS
 from core.model.batch import BatchState
 from core.model.run import Budget, Dial
+from core.model.transcript import Place
 from core.store import batches, posts, runs, swaps
 from tests.support import reports
 from tests.support.rooms import House, a_room
 from tests.support.stored import version
 from tests.support.told_run import DIFF, told_run
 
+OTHER = Place(platform="room", workspace="room", channel="sales")
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e & \"quoted\" 'words' {{ 7*7 }}"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m\\u202e &amp; &#34;quoted&#34; &#39;words&#39; {{ 7*7 }}"
 
@@ -110,6 +113,25 @@ async def test_only_who_may_look_looks(tmp_path: Path) -> None:
             for path in (f"/runs/{run}", f"/runs/{run}/diff", "/batches", "/history"):
                 await page(approver, path)
                 assert "You may not use <code>status</code>" in await page(other, path, 403)
+
+
+@pytest.mark.parametrize("place", [Place(platform="slack", workspace="T1", channel="D1"), OTHER])
+async def test_what_other_places_said_is_for_maintainers_and_what_the_room_said_for_everybody_in_it(
+    house: House, anna: httpx.AsyncClient, place: Place
+) -> None:
+    run = await told_run(house.store, house.settings.data, place=place)
+    async with house.store.reading() as db:
+        batch = (await runs.get(db, run)).batch
+    paths = [f"/runs/{run}", *(f"/runs/{run}/{what}" for what in ARTEFACTS), f"/batches/{batch}"]
+    async with await house.client("carl") as other:
+        for path in paths:
+            await page(anna, path)
+            if place != OTHER:
+                assert "look at what belongs to another conversation" in await page(other, path, 403)
+            else:
+                await page(other, path)
+        assert (batch in await page(other, "/batches")) == (place == OTHER)
+    assert batch in await page(anna, "/batches")
 
 
 async def test_words_of_models_and_agents_are_only_words(house: House, anna: httpx.AsyncClient) -> None:

@@ -1,12 +1,13 @@
 """What people did while nobody listened: reactions on kept replies, compared with the flags that Moss holds."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.chat import Reacted
 from bot.settings import Settings
 from core.model.evidence import Flag
+from core.model.transcript import Place
 from core.store import batches, turns
 from core.store.store import Store
 from core.store.turns import Turn
@@ -24,40 +25,66 @@ class Seen:
     emoji: str
 
 
-Look = Callable[[Turn], Awaitable[Collection[Seen] | None]]
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The reactions on one reply."""
+
+    seen: Collection[Seen]
+    whole: bool
+    """False when a platform does not name everybody: who is not among these may have reacted all the same."""
+
+
+Look = Callable[[Turn], Awaitable[Standing | None]]
 """None when nothing can be seen: with its message a reaction goes too, and no complaint is taken back by that."""
 
 
-def changes(seen: Collection[Seen], flags: Collection[Flag], settings: Settings) -> list[tuple[str, str, bool]]:
-    """Who put an emoji there or took it away, unnoticed. Pure."""
-    standing = {
-        (flag.person, emoji) for flag in flags if flag.withdrawn_at is None for emoji in (flag.emoji or "").split()
-    }
-    complaints = [one for one in seen if kind_of(one.emoji, settings.flags.emoji) is not None]
+def changes(
+    standing: Standing, flags: Collection[Flag], settings: Settings, place: Place
+) -> list[tuple[str, str, bool]]:
+    """Who, as the platform names them, put an emoji there or took it away, unnoticed. Pure."""
+    held = {(flag.person, emoji) for flag in flags if flag.withdrawn_at is None for emoji in (flag.emoji or "").split()}
+    complaints = [one for one in standing.seen if kind_of(one.emoji, settings.flags.emoji) is not None]
     now = {(settings.person(one.person), name_of(one.emoji)): one for one in complaints}
-    added = [(one.person, one.emoji, True) for who, one in now.items() if who not in standing]
-    return added + [(person, emoji, False) for person, emoji in sorted(standing - set(now))]
+    added = [(one.person, one.emoji, True) for who, one in now.items() if who not in held]
+    gone = sorted(held - set(now)) if standing.whole else []
+    return added + [(_known_as(settings, person, place), emoji, False) for person, emoji in gone]
+
+
+def _known_as(settings: Settings, person: str, place: Place) -> str:
+    """The platform's name for a person, so that all they did there is worked on in its order."""
+    names = [name for name in settings.people.get(person, ()) if name.startswith(f"{place.platform}:")]
+    here = [name for name in names if "/" not in name or name.startswith(f"{place.platform}:{place.workspace}/")]
+    return here[0] if here else person
 
 
 async def missed(
-    store: Store, settings: Settings, platform: str, look: Look, *, session: str, limit: int
-) -> list[Reacted]:
-    """As events: each has the same id when it is found again within one session."""
+    store: Store,
+    settings: Settings,
+    platform: str,
+    workspaces: Collection[str],
+    look: Look,
+    *,
+    session: str,
+    limit: int,
+) -> AsyncIterator[list[Reacted]]:
+    """As events, those on one reply at a time: what was found is not lost when the platform goes away in the middle.
+    Each has the same id when it is found again within one session."""
     async with store.reading() as db:
-        kept = await turns.latest_replies(db, platform, store.now() - LOOKED_BACK, limit)
-    found = []
+        kept = await turns.latest_replies(db, platform, workspaces, store.now() - LOOKED_BACK, limit)
     for turn in kept:
         at = store.now()  # before looking: whatever is heard from now on is later
-        seen = await look(turn)
-        if seen is None:
+        standing = await look(turn)
+        if standing is None:
             continue
         async with store.reading() as db:
-            held = await batches.of_turn(db, turn.substrate, turn.place, turn.message)
-        flags = [flag for _, chunk in held for flag in chunk.flags]
-        for person, emoji, added in changes(seen, flags, settings):
+            batched = await batches.of_turn(db, turn.substrate, turn.place, turn.message)
+        flags = [flag for _, chunk in batched for flag in chunk.flags]
+        found = []
+        for person, emoji, added in changes(standing, flags, settings, turn.place):
             way = "added" if added else "gone"
             id = f"missed:{session}:{turn.message}:{person}:{name_of(emoji)}:{way}"
             found.append(
                 Reacted(id=id, place=turn.place, person=person, at=at, message=turn.message, emoji=emoji, added=added)
             )
-    return found
+        if found:
+            yield found

@@ -33,7 +33,7 @@ class Arrived:
     body: dict[str, Any]
     altered: bool
     emoji: str | None = None
-    """Of a reaction; with its time `is_overtaken` finds it."""
+    """Of a reaction; with its time `overtaken_by` finds it."""
     happened_at: datetime | None = None
 
 
@@ -125,10 +125,10 @@ async def meaning(db: AsyncConnection, id: int) -> str | None:
     return await db.scalar(select(inbox.c.meant).where(inbox.c.id == id))
 
 
-async def is_overtaken(db: AsyncConnection, letter: int, lane: str, emoji: str, at: datetime) -> bool:
-    """Whether a change of the same reaction that happened after that moment arrived before this letter."""
-    same = (inbox.c.lane == lane, inbox.c.emoji == emoji, inbox.c.happened_at > at, inbox.c.id < letter)
-    return bool(await db.scalar(select(exists().where(*same))))
+async def overtaken_by(db: AsyncConnection, letter: int, lane: str, at: datetime) -> set[str]:
+    """The emoji of the reactions that changed after that moment and arrived before this letter."""
+    later = (inbox.c.lane == lane, inbox.c.emoji.is_not(None), inbox.c.happened_at > at, inbox.c.id < letter)
+    return set(await db.scalars(select(inbox.c.emoji).where(*later)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,22 @@ async def get(db: AsyncConnection, name: str) -> Any:
     return await db.scalar(select(marks.c.body).where(marks.c.name == name))
 
 
+async def named(db: AsyncConnection, beginning: str) -> list[str]:
+    """The names of all that begin so."""
+    query = select(marks.c.name).where(marks.c.name.startswith(beginning, autoescape=True)).order_by(marks.c.name)
+    return list(await db.scalars(query))
+
+
 async def put(db: AsyncConnection, now: datetime, name: str, body: Any) -> None:
     """The connection comes from `Store.writing`: whoever reads the mark within the same transaction is alone with it,
     so that of two processes one moves it on and the other finds it moved."""
     await db.execute(delete(marks).where(marks.c.name == name))
     await db.execute(insert(marks).values(name=name, body=body, at=now))
+
+
+async def remove(db: AsyncConnection, name: str) -> None:
+    """This one alone. The connection comes from `Store.writing`."""
+    await db.execute(delete(marks).where(marks.c.name == name))
 
 
 async def forget(db: AsyncConnection, beginning: str, before: datetime | None = None) -> None:

@@ -3,6 +3,7 @@
 A reply that is not posted yet stands under a name of its own instead of a message's id, until it has one.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -102,8 +103,12 @@ async def replies(db: AsyncConnection, substrate: str) -> dict[int, int]:
 
 
 async def conversation(db: AsyncConnection, place: Place, *, until: int | None = None, limit: int) -> list[Turn]:
-    """The last turns of exactly this place, up to the one with the number `until`, oldest first."""
-    query = select(turns).where(_in_channel(place), turns.c.thread == place.thread)
+    """The last turns of exactly this place, up to the one with the number `until`, oldest first. What began a thread
+    is one of its turns, though it stands outside."""
+    here = turns.c.thread == place.thread
+    if place.thread:
+        here |= turns.c.message == place.thread
+    query = select(turns).where(_in_channel(place), here)
     if until is not None:
         query = query.where(turns.c.n <= until)
     found = [_turn(row) for row in await db.execute(query.order_by(turns.c.n.desc()).limit(limit))]
@@ -119,9 +124,12 @@ async def last_reply(db: AsyncConnection, place: Place) -> Turn | None:
     return _turn(row) if row else None
 
 
-async def latest_replies(db: AsyncConnection, platform: str, since: datetime, limit: int) -> list[Turn]:
-    """What the agent said on a platform, newest first, as far as it was posted."""
-    kept = (turns.c.platform == platform, turns.c.at >= since, _role("assistant"))
+async def latest_replies(
+    db: AsyncConnection, platform: str, workspaces: Collection[str], since: datetime, limit: int
+) -> list[Turn]:
+    """What the agent said in these workspaces of a platform, newest first, as far as it was posted."""
+    here = (turns.c.platform == platform, turns.c.workspace.in_(workspaces))
+    kept = (*here, turns.c.at >= since, _role("assistant"))
     return [_turn(row) for row in await db.execute(select(turns).where(*kept).order_by(turns.c.n.desc()).limit(limit))]
 
 

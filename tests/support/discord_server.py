@@ -52,6 +52,7 @@ class DiscordServer:
     threads: dict[int, Json] = field(default_factory=dict)
     typing: list[int] = field(default_factory=list)
     reactions: dict[int, dict[str, list[Json]]] = field(default_factory=dict)
+    bursts: dict[int, dict[str, list[Json]]] = field(default_factory=dict)
     nonces: dict[str, Json] = field(default_factory=dict)
     roles: dict[int, list[str]] = field(default_factory=dict)
     """Of the members, by their ids."""
@@ -168,11 +169,12 @@ class DiscordServer:
         added: bool = True,
         channel: int = CHANNEL,
         told: bool = True,
+        burst: bool = False,
     ) -> Json:
-        people = self.reactions.setdefault(message, {}).setdefault(emoji, [])
+        people = (self.bursts if burst else self.reactions).setdefault(message, {}).setdefault(emoji, [])
         people[:] = [one for one in people if one["id"] != str(who)] + ([user(who, f"user{who}")] if added else [])
         data: Json = {"user_id": str(who), "channel_id": str(channel), "message_id": str(message)}
-        data |= {"guild_id": str(GUILD), "emoji": {"id": None, "name": emoji}, "type": 0, "burst": False}
+        data |= {"guild_id": str(GUILD), "emoji": {"id": None, "name": emoji}, "type": int(burst), "burst": burst}
         return await self.tell(f"MESSAGE_REACTION_{'ADD' if added else 'REMOVE'}", data) if told else {}
 
     async def commands(self, who: int, verb: str, channel: int = CHANNEL, **options: Any) -> str:
@@ -388,10 +390,14 @@ class DiscordServer:
         found = self._found(request)
         if found is None:
             return _problem(404, 10008, "Unknown Message")
-        emoji = self.reactions.get(int(found["id"]), {})
-        counts = [
-            {"count": len(who), "me": False, "emoji": {"id": None, "name": name}} for name, who in emoji.items() if who
-        ]
+        id = int(found["id"])
+        plain, burst = self.reactions.get(id, {}), self.bursts.get(id, {})
+        counts = []
+        for name in {**plain, **burst}:
+            details = {"normal": len(plain.get(name, [])), "burst": len(burst.get(name, []))}
+            if count := sum(details.values()):
+                about = {"id": None, "name": name}
+                counts.append({"count": count, "count_details": details, "me": False, "emoji": about})
         return found | {"reactions": counts}
 
     def _edit(self, request: web.Request, body: Json) -> Any:
@@ -412,7 +418,8 @@ class DiscordServer:
         return self.threads[root]
 
     def _reacted(self, request: web.Request, body: Json) -> list[Json]:
-        here = self.reactions.get(int(request.match_info["message"]), {})
+        kept = self.bursts if request.query.get("type") == "1" else self.reactions
+        here = kept.get(int(request.match_info["message"]), {})
         return here.get(unquote(request.match_info["emoji"]), []) if "after" not in request.query else []
 
     def _callback(self, request: web.Request, body: Json) -> Any:
@@ -425,6 +432,8 @@ class DiscordServer:
 
     def _original(self, request: web.Request, body: Json) -> Any:
         token = request.match_info["token"]
+        if token.startswith("expired"):
+            return _problem(401, 50027, "Invalid Webhook Token")
         if token not in self.callbacks or token.startswith("dead"):
             return _problem(404, 10015, "Unknown Webhook")
         self.answers[token] = body

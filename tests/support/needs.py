@@ -27,7 +27,11 @@ def _needs(present: bool, mark: pytest.MarkDecorator, reason: str) -> pytest.Mar
     return mark if present or os.environ.get("CI") == "true" else pytest.mark.skip(reason=reason)
 
 
-needs_engine = _needs(_engine_answers(), pytest.mark.engine, "no Docker engine answers; start one to run this test")
+ENGINE = _engine_answers()
+HOST = "docker" if ENGINE or os.environ.get("CI") == "true" else "process"
+"""Where a long story is told once: with an engine on that, and else as plain processes."""
+
+needs_engine = _needs(ENGINE, pytest.mark.engine, "no Docker engine answers; start one to run this test")
 needs_postgres = _needs(
     bool(POSTGRES_URL), pytest.mark.postgres, "MOSS_TEST_POSTGRES names no server, such as postgresql://user@host/db"
 )

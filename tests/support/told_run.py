@@ -6,7 +6,7 @@ from core import consent
 from core.model.batch import BatchState
 from core.model.brief import TRIALS, TrialFile
 from core.model.run import Budget, Dial, RunState
-from core.model.transcript import Message, Transcript
+from core.model.transcript import Message, Place, Transcript
 from core.model.value import sha256
 from core.store import Store, batches, runs
 from tests.support import reports
@@ -24,11 +24,11 @@ index 1111111..2222222 100644
 """
 
 
-async def told_run(store: Store, data: Path, *, diff: str = DIFF, reply: str = "") -> str:
+async def told_run(store: Store, data: Path, *, diff: str = DIFF, reply: str = "", place: Place = reports.PLACE) -> str:
     """Its id. Each candidate's answer is the good one, or what the caller says."""
     found = reports.chunks()
     async with store.changing("desk") as change:
-        batch = await batches.open_batch(change, reports.PLACE, "carl")
+        batch = await batches.open_batch(change, place, "carl")
         for each in found:
             await batches.add_chunk(change, each.model_copy(update={"batch": batch.id}), "carl")
         await batches.move(change, batch.id, BatchState.sealed, "carl")

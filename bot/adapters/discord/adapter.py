@@ -19,7 +19,7 @@ from bot.adapters.discord.chat import DiscordChat
 from bot.adapters.discord.client import Client, Heard, Listener, reach
 from bot.adapters.discord.commands import commands
 from bot.adapters.discord.parents import Parents
-from bot.adapters.discord.places import PLATFORM, place_of
+from bot.adapters.discord.places import DIRECT, PLATFORM, place_of
 from bot.adapters.discord.reactions import once, seen
 from bot.adapters.discord.registering import register
 from bot.adapters.missed import missed
@@ -29,6 +29,7 @@ from core.clock import Clock, system_clock
 from core.model.errors import MossError, Unavailable
 from core.model.transcript import Place
 from core.store.store import Store
+from flags.emoji import kind_of
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +119,7 @@ class DiscordAdapter:
             began = time.monotonic()
             try:
                 client = await self._logged_in()
-                await client.connect()
+                await self._connected(client)
             except Exception as problem:
                 self._note(problem=_why(problem))
                 log.warning("discord is away", why=self._health.problem, pause_s=pause_s)
@@ -127,6 +128,21 @@ class DiscordAdapter:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _connected(self, client: Client) -> None:
+        """Until it is over. discord.py waits longer and longer between its own tries, up to a quarter of an hour: after
+        a long outage it is begun anew, so that Moss hears soon when Discord is back."""
+        connecting, away = asyncio.create_task(client.connect()), False
+        try:
+            while not connecting.done():
+                await asyncio.wait({connecting}, timeout=LONGEST_PAUSE_S)
+                gone = client.ws is None or not client.ws.open
+                if gone and away and not connecting.done():
+                    raise Unavailable("Discord was away for long; it is called anew.")
+                away = gone
+            await connecting
+        finally:
+            await _ended([connecting])
 
     def _note(self, **changes: Any) -> None:
         self._health = self._health.model_copy(update=changes)
@@ -249,10 +265,18 @@ class DiscordAdapter:
         client, what = self._client, one.what
         if client is None or client.user is None:
             return None
+        agent = int(self._section.agent_user) if self._section.agent_user else None
+        if isinstance(what, discord.RawMessageUpdateEvent):
+            said = what.message
+            if agent is None or said.author.id != agent:
+                return None
+            place = await self._place(what.guild_id, what.channel_id)
+            return events.edited(place, said, agent) if place else None
         if isinstance(what, discord.Message):
-            guild = what.guild.id if what.guild else None
+            guild = (
+                what.guild.id if what.guild else getattr(what.channel, "guild_id", None)
+            )  # one that nobody told of yet
             place = await self._place(guild, what.channel.id)
-            agent = int(self._section.agent_user) if self._section.agent_user else None
             return events.message(place, what, client.user.id, agent) if place else None
         place = await self._place(what.guild_id, what.channel_id)
         return events.reaction(place, what, client.user.id, one.at) if place else None
@@ -266,13 +290,16 @@ class DiscordAdapter:
             if client is None:
                 continue
             try:
-                look = partial(seen, client, self._section)
+                look = partial(seen, client, self._section, self._complains)
                 session = f"{self._session}.{self._looks}"
-                found = await missed(self._store, self._settings, PLATFORM, look, session=session, limit=LOOKED_AT)
-                await self._take(found)
+                guilds, count = {*self._section.guilds, DIRECT}, 0
+                found = missed(self._store, self._settings, PLATFORM, guilds, look, session=session, limit=LOOKED_AT)
+                async for some in found:
+                    await self._take(some)
+                    count += len(some)
                 self._looks += 1
-                if found:
-                    log.info("reactions were missed and are made up for", count=len(found))
+                if count:
+                    log.info("reactions were missed and are made up for", count=count)
             except Unavailable as problem:
                 log.warning("reactions are compared later", reason=problem.sentence)
                 self._missed.set()
@@ -280,6 +307,9 @@ class DiscordAdapter:
             except Exception:
                 log.exception("reactions are not compared")
             await asyncio.sleep(pause_s)
+
+    def _complains(self, emoji: str) -> bool:
+        return kind_of(emoji, self._settings.flags.emoji) is not None
 
     # Where
 
@@ -301,6 +331,8 @@ def _why(problem: Exception) -> str:
                 "Discord gives no message content; switch that intent on for the application, or set "
                 "`message_content = false` in [discord]."
             )
+        case MossError():
+            return problem.sentence
         case _:
             return f"Discord cannot be reached ({type(problem).__name__})."
 

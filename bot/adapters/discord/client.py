@@ -18,7 +18,7 @@ from bot.adapters.discord.embeds import NOBODY
 
 log = structlog.get_logger(__name__)
 
-Heard = discord.Message | discord.RawReactionActionEvent
+Heard = discord.Message | discord.RawMessageUpdateEvent | discord.RawReactionActionEvent
 LONGEST_LIMIT_S = 60.0
 """A limit that lasts longer is told as an error instead of being waited for."""
 OTHER_COMMANDS = "Discord still shows commands of another version of Moss here; reload it, and try again."
@@ -75,7 +75,7 @@ class Client(discord.Client):
         """Here events still are in order; discord.py runs each listener as a task of its own, in any order."""
         super().dispatch(event, *args, **kwargs)
         match event:
-            case "message" | "raw_reaction_add" | "raw_reaction_remove":
+            case "message" | "raw_message_edit" | "raw_reaction_add" | "raw_reaction_remove":
                 self._listener.heard(args[0], self.ws.session_id or "", self.ws.sequence or 0)
             case "raw_reaction_clear" | "raw_reaction_clear_emoji":
                 self._listener.cleared()

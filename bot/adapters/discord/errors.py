@@ -12,6 +12,8 @@ UNKNOWN_CHANNEL = 10003
 UNKNOWN_MESSAGE = 10008
 THREAD_EXISTS = 160004
 NO_DIRECT_MESSAGES = 50007
+DEAD_TOKEN = 50027
+"""Of an interaction: it came with 401, and no waiting mends it."""
 
 _TIMES_OUT = frozenset({401, 408, 429})
 """What passes, or is mended while Moss runs: a token that was revoked, a limit."""
@@ -33,6 +35,8 @@ def translated(what: str) -> Iterator[None]:
     except discord.NotFound as problem:
         raise Gone(f"Discord knows no such thing for {what} ({reason(problem)}); it may have been deleted.") from None
     except discord.HTTPException as problem:
+        if problem.code == DEAD_TOKEN:
+            raise Gone(f"Discord takes no more answers for {what} ({reason(problem)}).") from None
         if problem.status in _TIMES_OUT:
             raise Unavailable(f"Discord did not take {what} ({reason(problem)}); it is tried again.") from None
         raise Refused(f"Discord refused {what} ({reason(problem)}); docs/discord.md lists what Moss may do.") from None

@@ -31,10 +31,20 @@ def message(place: Place, one: discord.Message, me: int, agent: int | None) -> S
     return Said(**common, person=person_of(one.author.id), text=words(one, without=me), addressed=addressed)
 
 
+def edited(place: Place, one: discord.Message, agent: int) -> Replied | None:
+    """The agent gave its message other words; None when Discord only added a preview."""
+    found = message(place, one, 0, agent)
+    if not isinstance(found, Replied) or one.edited_at is None:
+        return None
+    id = f"edited:{one.id}:{one.edited_at.isoformat()}"
+    return found.model_copy(update={"id": id, "at": one.edited_at, "edited": True})
+
+
 def calls(one: discord.Message, me: int) -> bool:
-    """It names Moss, or the role that Discord made for it, which people often choose instead."""
-    managed = (role.tags for role in one.role_mentions if role.tags is not None)
-    return any(user.id == me for user in one.mentions) or any(tags.bot_id == me for tags in managed)
+    """Its words name Moss, or the role that Discord made for it, which people often choose instead. An answer to a
+    message of Moss's pings Moss as well, and is meant for others who read there."""
+    managed = [role.id for role in one.role_mentions if role.tags is not None and role.tags.bot_id == me]
+    return any(re.search(rf"<@[!&]?{id}>", one.content) for id in (me, *managed))
 
 
 def words(one: discord.Message, without: int | None = None) -> str:

@@ -1,6 +1,6 @@
 """Reactions: each is one event, however many heard of it; and those that stand on a reply at this moment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import structlog
 from bot import sections
 from bot.adapters.discord.errors import Gone, translated
 from bot.adapters.discord.places import channel_of, is_direct, number, person_of
-from bot.adapters.missed import Seen
+from bot.adapters.missed import Seen, Standing
 from bot.chat import AnyEvent, Reacted
 from bot.inbox import lane
 from core.model.errors import Refused
@@ -52,26 +52,33 @@ def _after(changes: list[letters.Change], event: Reacted) -> Reacted | None:
     return event.model_copy(update={"id": id})
 
 
-async def seen(client: discord.Client, section: sections.Discord, turn: Turn) -> list[Seen] | None:
-    """None when nothing can be seen."""
+async def seen(
+    client: discord.Client, section: sections.Discord, complains: Callable[[str], bool], turn: Turn
+) -> Standing | None:
+    """Complaints only, super reactions included; None when nothing can be seen."""
     place = turn.place
     listened = is_direct(place) or place.workspace in section.guilds
     if not listened or not turn.message.isdigit():  # not posted yet
         return None
     guild = None if is_direct(place) else number(place.workspace)
     channel = client.get_partial_messageable(channel_of(place, turn.message), guild_id=guild)
-    found = []
+    found, whole = [], True
     try:
         with translated("the reactions on a reply"):
             message = await channel.fetch_message(number(turn.message))
             for reaction in message.reactions:
                 name = reaction.emoji if isinstance(reaction.emoji, str) else reaction.emoji.name
-                async for user in reaction.users(limit=PEOPLE_LIMIT):
-                    if not user.bot:
-                        found.append(Seen(person_of(user.id), name))
+                if not complains(name):
+                    continue
+                users = [user async for user in reaction.users(limit=PEOPLE_LIMIT)]
+                if reaction.burst_count:
+                    burst = discord.ReactionType.burst
+                    users += [user async for user in reaction.users(limit=PEOPLE_LIMIT, type=burst)]
+                whole = whole and len(users) >= reaction.count
+                found += [Seen(person_of(user.id), name) for user in users if not user.bot]
     except Gone:
         return None
     except Refused as problem:
         log.warning("reactions cannot be compared", place=str(place), reason=problem.sentence)
         return None
-    return found
+    return Standing(found, whole)

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 
-from bot.adapters.missed import Seen, missed
+from bot.adapters.missed import Standing, missed
 from bot.adapters.sent import Sent
 from bot.adapters.slack.app import bolt
 from bot.adapters.slack.chat import SlackChat, Voice
@@ -113,16 +113,15 @@ class SlackAdapter:
     async def catch_up(self, team: str) -> None:
         """Complaints that came and went while nobody listened, and that Slack has ceased to bring."""
 
-        async def look(turn: Turn) -> list[Seen] | None:
-            if turn.place.workspace != team or not STAMP.fullmatch(turn.message):
-                return None
-            found = await self.chat.reactions(turn.place, turn.message)
-            return None if found is None else [Seen(person, emoji) for person, emoji in found]
+        async def look(turn: Turn) -> Standing | None:
+            return await self.chat.reactions(turn.place, turn.message) if STAMP.fullmatch(turn.message) else None
 
         session = secrets.token_hex(4)
+        found = missed(self._store, self._settings, PLATFORM, {team}, look, session=session, limit=LOOKED_AT)
         try:
-            for event in await missed(self._store, self._settings, PLATFORM, look, session=session, limit=LOOKED_AT):
-                await self._inbox.take(event)
+            async for events in found:
+                for event in events:
+                    await self._inbox.take(event)
         except MossError as problem:
             log.warning("reactions cannot be compared", team=team, why=problem.sentence)
         except Exception:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from bot.adapters.missed import Seen, Standing
 from bot.adapters.sent import Sent
 from bot.adapters.slack.blocks import TEXT_CHARS, blocks, escaped, shortened, summary
 from bot.adapters.slack.events import PLATFORM, Workspace, moment_of, plain
@@ -159,7 +160,7 @@ class SlackChat:
             voice.groups[group] = now, users
         return users
 
-    async def reactions(self, place: Place, message: str) -> list[tuple[str, str]] | None:
+    async def reactions(self, place: Place, message: str) -> Standing | None:
         """Who reacted to a message with what; None when it is gone, or Moss may not look."""
         voice = self._voice(place)
         try:
@@ -168,9 +169,13 @@ class SlackChat:
             log.info("reactions cannot be compared", place=str(place), why=refusal.sentence)
             return None
         said = answer.get("message") or {}
-        found = [(str(one.get("name", "")), one.get("users") or []) for one in said.get("reactions") or []]
-        people = [(voice.workspace.person(str(user)), name) for name, users in found for user in users]
-        return [one for one in people if one[0] != voice.workspace.person(voice.workspace.bot_user)]
+        found = [one | {"users": one.get("users") or []} for one in said.get("reactions") or []]
+        seen = [
+            Seen(voice.workspace.person(str(user)), str(one.get("name", ""))) for one in found for user in one["users"]
+        ]
+        ours = voice.workspace.person(voice.workspace.bot_user)
+        whole = all(len(one["users"]) >= one.get("count", 0) for one in found)  # Slack counts more than it names
+        return Standing([one for one in seen if one.person != ours], whole)
 
     def _voice(self, place: Place) -> Voice:
         voice = self._voices.get(place.workspace)
