@@ -118,6 +118,8 @@ def of_substrate(substrate: Substrate, host: Host) -> Iterator[Finding]:
         yield failed(
             name, f"`run.env_from` names {', '.join(lacking)}, which is not set here; set it before `moss run`."
         )
+    if substrate.notices and (lacks := substrate.notices.token_from) and lacks not in safe_env(lacks):
+        yield failed(name, f"`notices.token_from` names {lacks}, which is not set here; set it before `moss run`.")
     for file in substrate.tasks:
         if not Path(file).is_file():
             yield failed(name, f"`tasks` names {file}, which is not a file; mend the path.")

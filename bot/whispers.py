@@ -4,11 +4,13 @@ import re
 
 import structlog
 
-from bot.chat import Card
+from bot.chat import Card, Event, Flagged, Reacted
 from bot.inbox import Delivery
 from bot.patience import in_time
 from bot.verbs import Moss
 from core.model.errors import MossError, Refused
+from core.model.transcript import Place
+from core.store import turns
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +25,22 @@ async def answer(moss: Moss, delivery: Delivery, what: Card | str) -> None:
     event = delivery.event
     what = in_chat(what) if isinstance(what, str) else what
     chat = moss.chats[event.place.platform]
-    whisper = chat.whisper(event.place, event.person, what, getattr(event, "answer_to", ""), f"answer:{delivery.key}")
+    place = await _where(moss, event)
+    whisper = chat.whisper(place, event.person, what, getattr(event, "answer_to", ""), f"answer:{delivery.key}")
     try:
         await in_time(chat, whisper)
     except Refused as refusal:
         log.warning("a private answer was refused", delivery=delivery.key, reason=refusal.sentence)
+
+
+async def _where(moss: Moss, event: Event) -> Place:
+    """In the thread of the reply that somebody complained about, also where the platform does not name it: they look
+    there."""
+    if not isinstance(event, Reacted | Flagged) or event.place.thread:
+        return event.place
+    async with moss.store.reading() as db:
+        known = await turns.of_message(db, event.place, event.message)
+    return known.place if known else event.place
 
 
 def in_chat(sentence: str) -> str:

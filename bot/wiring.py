@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from bot import control, first_start
+from bot import settings as configuration
 from bot.adapters import platforms
 from bot.adapters.room.server import Room
 from bot.announcer import Announcer
@@ -25,6 +26,7 @@ from bot.digest import Digests
 from bot.forgetting import forget
 from bot.inbox import Inbox
 from bot.logs import start_logging
+from bot.notifying import Notifier
 from bot.receive import give_up, receive
 from bot.schedule import Schedule
 from bot.settings import Settings
@@ -143,6 +145,12 @@ async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -
         working = group.create_task(_steadily("inbox", lambda: _work(moss)))
         announcing = group.create_task(_steadily("news", announcer.run))
         ticking = group.create_task(_tick(moss))
+        notifiers = [
+            Notifier(moss.store, each, each.notices, configuration.variable)
+            for each in moss.settings.substrate
+            if each.notices
+        ]
+        notifying = [group.create_task(_steadily("notices", each.run)) for each in notifiers]
         schedule.start()
         log.info("running", data=str(moss.settings.data), host=moss.host.name, socket=str(moss.settings.socket))
         telling = group.create_task(_tell(moss, ready))
@@ -161,8 +169,10 @@ async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -
         await moss.inbox.finish(SHORT_GRACE_S)
         schedule.stop()
         announcer.stop()
-        await asyncio.wait({announcing}, timeout=SHORT_GRACE_S)
-        for task in (working, announcing, ticking):
+        for notifier in notifiers:
+            notifier.stop()
+        await asyncio.wait({announcing, *notifying}, timeout=SHORT_GRACE_S)
+        for task in (working, announcing, ticking, *notifying):
             task.cancel()
         server.stop()
 

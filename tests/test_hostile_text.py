@@ -36,8 +36,9 @@ async def test_whatever_an_event_holds_it_is_written_down_and_worked_on(chat: Ch
         chat.replied(BAD, message=BAD),
         chat.reacted(BAD, person="paper:ben"),
     ]
-    assert await chat.take(*events, *events) == [True] * 5 + [False] * 5
-    await chat.work()
+    for some in (events[:3], events[3:]):  # the command means the reply before the last one
+        assert await chat.take(*some, *some) == [True] * len(some) + [False] * len(some)
+        await chat.work()
     async with chat.store.reading() as db:
         (batch,) = await batches.listing(db)
         held = {chunk.turn: chunk for chunk in await batches.chunks(db, batch.id)}

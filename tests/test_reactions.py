@@ -47,6 +47,16 @@ async def chunks(store: Store) -> list[Chunk]:
         return [chunk for batch in found for chunk in await batches.chunks(db, batch.id)]
 
 
+async def test_the_private_word_stands_where_the_reply_does_also_when_the_platform_names_no_thread(
+    chat: ChatMoss,
+) -> None:
+    thread = PAPER.model_copy(update={"thread": "s1"})
+    reply = await chat.reply(place=thread)
+    await chat.did(chat.reacted(reply))
+    (word,) = chat.chat.whispered.values()
+    assert (word.place, "that is flagged" in word.text) == (thread, True)
+
+
 async def test_a_reaction_flags_a_reply_with_the_conversation_before_it(chat: ChatMoss) -> None:
     for n in range(3):
         reply = await chat.reply(f"Answer {n}.", question=f"Question {n}?")

@@ -191,6 +191,15 @@ class Swapping(Part):
         return quiet_until([parse(text) for text in self.quiet], ZoneInfo(self.timezone), now)
 
 
+class Webhook(Part):
+    """Where the live agent hears of its own evolution."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    """Each notice is posted here as JSON."""
+    token_from: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
+    """The name of a variable of Moss's own environment: what it holds goes along as `Authorization: Bearer ...`."""
+
+
 class Substrate(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     repository: str
@@ -215,6 +224,7 @@ class Substrate(Part):
     """Files of golden, safety and holdout tasks (JSON lines), outside the repository."""
     trials: Trials = Trials()
     swap: Swapping = Swapping()
+    notices: Webhook | None = None
 
     @field_validator("tasks")
     @classmethod
@@ -228,5 +238,6 @@ class Substrate(Part):
         return (*ALWAYS_PROTECTED, *self.scope.protected, *tests)
 
     def digest(self) -> str:
-        """Of what a run depends on: when its candidate may go live can be changed at any time."""
-        return sha256(self.model_dump_json(exclude={"swap"}).encode())
+        """Of what a run depends on: when its candidate may go live, and who hears of it, can be
+        changed at any time."""
+        return sha256(self.model_dump_json(exclude={"notices", "swap"}).encode())

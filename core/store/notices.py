@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.store.store import Change, insert_once
@@ -35,6 +35,17 @@ async def add(change: Change, kind: str, subject: str, text: str, **detail: Any)
         at=change.now,
     )
     return row is not None
+
+
+async def since(db: AsyncConnection, substrate: str, id: int, limit: int) -> list[Notice]:
+    """Those after this one, oldest first."""
+    query = select(notices).where(notices.c.substrate == substrate, notices.c.id > id)
+    return [Notice(**row._mapping) for row in await db.execute(query.order_by(notices.c.id).limit(limit))]
+
+
+async def latest(db: AsyncConnection, substrate: str) -> int:
+    """The id of the last one; 0 when there is none."""
+    return int(await db.scalar(select(func.max(notices.c.id)).where(notices.c.substrate == substrate)) or 0)
 
 
 async def listing(db: AsyncConnection, substrate: str) -> list[Notice]:

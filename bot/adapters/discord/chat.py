@@ -18,7 +18,6 @@ from bot.adapters.discord.places import (
     DIRECT,
     PLATFORM,
     channel_of,
-    is_direct,
     number,
     person_of,
     place_of,
@@ -27,6 +26,7 @@ from bot.adapters.discord.places import (
 from bot.adapters.sent import Note, Sent
 from bot.chat import Card
 from bot.converse import REPLY
+from bot.places import is_direct
 from core.clock import Clock, system_clock
 from core.model.errors import MossError, Unavailable
 from core.model.transcript import Message, Place

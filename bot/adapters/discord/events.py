@@ -8,8 +8,9 @@ from typing import Any
 import discord
 
 from bot.adapters.discord.embeds import action_of
-from bot.adapters.discord.places import is_direct, person_of
+from bot.adapters.discord.places import person_of
 from bot.chat import Commanded, Flagged, Pressed, Reacted, Replied, Said
+from bot.places import is_direct
 from core.model.transcript import Place
 
 FLAG_FORM = "flag"

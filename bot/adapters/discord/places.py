@@ -1,5 +1,6 @@
 """How Discord's channels, threads and direct messages become places, and places channels. Pure."""
 
+from bot.places import is_direct
 from core.model.errors import BadInput
 from core.model.transcript import Place
 
@@ -18,10 +19,6 @@ def place_of(guild: int | None, channel: int, parent: int | None) -> Place:
     if parent is None:
         return Place(platform=PLATFORM, workspace=str(guild), channel=str(channel))
     return Place(platform=PLATFORM, workspace=str(guild), channel=str(parent), thread=str(channel))
-
-
-def is_direct(place: Place) -> bool:
-    return place.workspace == DIRECT
 
 
 def channel_of(place: Place, message: str = "") -> int:

@@ -9,10 +9,11 @@ import structlog
 
 from bot import sections
 from bot.adapters.discord.errors import Gone, translated
-from bot.adapters.discord.places import channel_of, is_direct, number, person_of
+from bot.adapters.discord.places import channel_of, number, person_of
 from bot.adapters.missed import Seen, Standing
 from bot.chat import AnyEvent, Reacted
 from bot.inbox import lane
+from bot.places import is_direct
 from core.model.errors import Refused
 from core.model.value import sha256
 from core.store import inbox as letters
