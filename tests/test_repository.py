@@ -252,6 +252,14 @@ async def test_a_checkout_is_clean_for_the_coders_git_and_knows_nothing_of_the_c
     assert not (desk.checkout / ".git" / "objects" / "info" / "alternates").exists()
 
 
+async def test_several_who_ask_for_the_owners_branch_at_once_all_hear_it(desk: Desk) -> None:
+    for n in range(5):
+        write(desk.owner, {"agent.py": f"print({n})\n"})
+        plain_git(desk.owner, "commit", "--quiet", "--all", "--message", f"Commit {n}")
+        tip = plain_git(desk.owner, "rev-parse", "HEAD")
+        assert set(await asyncio.gather(*(desk.clone.head("main") for _ in range(6)))) == {tip}
+
+
 async def test_what_a_coder_does_to_the_objects_of_its_checkout_reaches_no_other(desk: Desk) -> None:
     for file in (desk.checkout / ".git" / "objects").rglob("*"):
         if file.is_file():

@@ -94,7 +94,7 @@ async def test_what_waits_in_the_inbox_of_an_older_moss_waits_after_the_upgrade(
         store = await Store.open(url, HeldClock())
         async with store.reading() as db:
             assert await letters.waiting(db, "act ", 9) == 1
-            assert not await letters.is_overtaken(db, 9, "act x", "x", store.now())
+            assert not await letters.overtaken_by(db, 9, "act x", store.now())
         await store.close()
 
 

@@ -60,11 +60,15 @@ class Clone:
                 await _make(source, made.git_dir)
             elif await made._origin() != source:
                 await git.must(made.git_dir, "config", "remote.origin.url", source)
-                await made.fetch()
+                await made._fetch()
         return made
 
     async def fetch(self) -> None:
-        """The owner's branches and tags, as they are now."""
+        """The owner's branches and tags, as they are now. One at a time: git minds two that move the same branch."""
+        async with _alone(self.git_dir):
+            await self._fetch()
+
+    async def _fetch(self) -> None:
         source = await self._origin()
         with trusting(source) as env:
             words = ("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-shallow")
@@ -313,7 +317,7 @@ async def _make(source: str, git_dir: Path) -> None:
     await asyncio.to_thread(_attributes, partial)
     await git.must(partial, "config", "remote.origin.url", source)
     try:
-        await Clone(partial).fetch()
+        await Clone(partial)._fetch()
     except MossError:
         await asyncio.to_thread(clear, partial)
         raise
@@ -322,7 +326,7 @@ async def _make(source: str, git_dir: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def _alone(git_dir: Path) -> AsyncIterator[None]:
-    """One maker at a time, over all processes; the system takes the lock from one that dies."""
+    """One maker or fetcher at a time, over all processes; the system takes the lock from one that dies."""
     await asyncio.to_thread(git_dir.parent.mkdir, parents=True, exist_ok=True)
     lock = os.open(git_dir.with_name(f".{git_dir.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -333,7 +337,7 @@ async def _alone(git_dir: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise Unavailable(f"Somebody else has been making the clone {git_dir} for too long.") from None
+                    raise Unavailable(f"Somebody else has been at the clone {git_dir} for too long.") from None
                 await asyncio.sleep(0.05)
         yield
     finally:

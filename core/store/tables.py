@@ -342,7 +342,6 @@ inbox = Table(
     Index(
         "ix_inbox_reactions",
         "lane",
-        "emoji",
         "happened_at",
         sqlite_where=text("emoji IS NOT NULL"),
         postgresql_where=text("emoji IS NOT NULL"),

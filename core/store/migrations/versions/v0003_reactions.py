@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_inbox_reactions",
         "inbox",
-        ["lane", "emoji", "happened_at"],
+        ["lane", "happened_at"],
         sqlite_where=reactions,
         postgresql_where=reactions,
     )
