@@ -16,7 +16,7 @@ import structlog
 from bot import cards
 from bot.cards import milestones
 from bot.chat import Card, Picture
-from bot.patience import Away
+from bot.patience import Away, rest
 from bot.picture import picture, warm
 from bot.places import is_direct, news_place
 from bot.posting import Chats, find, post_once, show
@@ -140,32 +140,16 @@ class Follower:
                     log.exception("news wait", of=self.substrate, on=self.where)
                 if last:
                     return
-                await self.rest(pause_s)
+                await rest(self.ending, pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
             if last:
                 return
             begun, pause_s = True, FIRST_PAUSE_S
             if told:
-                await self.rest(EDIT_EVERY_S)
+                await rest(self.ending, EDIT_EVERY_S)
             else:
-                changes = await self.woken(changes)
-
-    async def rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.ending.wait()
-
-    async def woken(self, changes: int) -> int:
-        """By a change, or by the end."""
-        ending = asyncio.create_task(self.ending.wait())
-        change = asyncio.create_task(self.store.wait_for_change(changes, LOOK_S))
-        try:
-            await asyncio.wait({ending, change}, return_when=asyncio.FIRST_COMPLETED)
-            return change.result() if change.done() else changes
-        finally:
-            ending.cancel()
-            change.cancel()
+                changes = await self.store.wait_for_change(changes, LOOK_S, self.ending)
 
     async def round(self, *, everything: bool = False) -> bool:
         """Tell what nobody was told yet; False when there was nothing. `everything` also looks after the cards of

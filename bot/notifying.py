@@ -4,13 +4,13 @@ A notice may arrive twice, since Moss may die between the agent's answer and the
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
 import httpx
 import structlog
 
+from bot.patience import rest
 from core.model.errors import MossError
 from core.model.substrate import Substrate, Webhook
 from core.store import marks, notices
@@ -47,11 +47,11 @@ class Notifier:
                 try:
                     if await self._round(client):
                         pause_s = FIRST_PAUSE_S
-                        changes = await self._woken(changes)
+                        changes = await self._store.wait_for_change(changes, LOOK_S, self._ending)
                         continue
                 except MossError as problem:
                     log.warning("notices wait", substrate=self._name, why=problem.sentence)
-                await self._rest(pause_s)
+                await rest(self._ending, pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def stop(self) -> None:
@@ -101,18 +101,3 @@ class Notifier:
     @property
     def _mark(self) -> str:
         return f"notices:{self._name}"
-
-    async def _woken(self, changes: int) -> int:
-        ending = asyncio.create_task(self._ending.wait())
-        change = asyncio.create_task(self._store.wait_for_change(changes, LOOK_S))
-        try:
-            await asyncio.wait({ending, change}, return_when=asyncio.FIRST_COMPLETED)
-            return change.result() if change.done() else changes
-        finally:
-            ending.cancel()
-            change.cancel()
-
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ending.wait()

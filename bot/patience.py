@@ -1,6 +1,7 @@
 """How long Moss waits for a chat: a platform that does not answer is one that is away."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -25,3 +26,10 @@ async def in_time(chat: Chat, call: Awaitable[T]) -> T:
         raise Away(f"{chat.platform} did not answer within {CALL_S:.0f} s; it is tried again.") from None
     except Unavailable as problem:
         raise Away(problem.sentence) from problem
+
+
+async def rest(ending: asyncio.Event, seconds: float) -> None:
+    """A pause before the next try, cut short when Moss ends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ending.wait()

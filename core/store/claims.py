@@ -5,16 +5,18 @@ then the end is written down, each as a fact. A claim counts for a short while o
 whoever comes next finds that nobody wrote down its end, and acts again.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.model.errors import Busy
+from core.model.errors import Busy, MossError
 from core.model.events import Noun
 from core.process_table import has_ended, identity
-from core.store.store import Change
+from core.store.store import Change, Store
 from core.store.tables import facts
 
 CLAIM_S = 30.0
@@ -84,6 +86,38 @@ async def release(change: Change, claim: Claim, came: str) -> None:
     """Nothing happens when it was lost: whose claim it is now, ends it."""
     if await _is_held(change, claim):
         await change.record("moss", Noun.substrate, change.substrate, _RELEASED, box=claim.box, came=came)
+
+
+class Held:
+    """A claim, while something is done under it."""
+
+    def __init__(self, store: Store, substrate: str, claim: Claim, for_s: float) -> None:
+        self._store = store
+        self._substrate = substrate
+        self._for_s = for_s
+        self.claim = claim
+
+    async def on(self, box: str) -> None:
+        """Before each further box: the claim counts from here, or Busy when it is another's by now."""
+        async with self._store.changing(self._substrate) as change:
+            self.claim = await renew(change, self.claim, box, self._for_s)
+
+
+@asynccontextmanager
+async def held(
+    store: Store, substrate: str, claim: Claim, done: str = "done", for_s: float = CLAIM_S
+) -> AsyncIterator[Held]:
+    """For as long as the block lasts; how it came out is written down at its end."""
+    holding, came = Held(store, substrate, claim, for_s), "cut short"
+    try:
+        yield holding
+        came = done
+    except MossError as failed:
+        came = failed.sentence
+        raise
+    finally:
+        async with store.changing(substrate) as change:
+            await release(change, holding.claim, came)
 
 
 async def _is_held(change: Change, claim: Claim) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -126,13 +126,18 @@ class Store:
             seq, last = await _locked_head(db, substrate)
             yield Change(db=db, substrate=substrate, now=self.now(), seq=seq, hash=last)
 
-    async def wait_for_change(self, since: int, timeout_s: float) -> int:
+    async def wait_for_change(self, since: int, timeout_s: float, ending: asyncio.Event | None = None) -> int:
         """How many changes this process has committed, as soon as there are more than `since`: what the last call said,
-        and -1 at first. Or after the timeout: look after each call, since other processes tell nothing."""
+        and -1 at first. Or after the timeout, or when all ends: look after each call, since other processes tell
+        nothing."""
         if self._changes <= since:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._changed.wait()
+            events = [self._changed, *([ending] if ending else [])]
+            waiting = [asyncio.create_task(event.wait()) for event in events]
+            try:
+                await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
         return self._changes
 
     @asynccontextmanager

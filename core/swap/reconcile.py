@@ -184,16 +184,8 @@ async def _remove_live(store: Store, host: Host, known: Known, decision: Decisio
             return
         await claims.check_free(change)
         claim = await claims.take(change, decision.name, decision.why)
-    came = "cut short"
-    try:
+    async with claims.held(store, known.substrate, claim, "removed"):
         await host.remove(decision.name)
-        came = "removed"
-    except MossError as failed:
-        came = failed.sentence
-        raise
-    finally:
-        async with store.changing(known.substrate) as change:
-            await claims.release(change, claim, came)
 
 
 async def _start_live(store: Store, host: Host, known: Known, decision: Decision) -> None:

@@ -41,34 +41,13 @@ async def what_lives(store: Store, host: Host, owner: str, substrate: str) -> li
 
 async def release(store: Store, host: Host, owner: str, substrate: Substrate, who: str, *, stop: bool) -> Released:
     """Under a claim from the first line to the last, so that no adoption begins among boxes that are being removed."""
-    holding = _Holding(store, substrate, await _write_down(store, substrate, who, stop))
-    came = "cut short"
-    try:
-        released = await _let_go(store, host, owner, substrate, holding, stop=stop)
-        came = "released"
-    except MossError as failed:
-        came = failed.sentence
-        raise
-    finally:
-        async with store.changing(substrate.name) as change:
-            await claims.release(change, holding.claim, came)
-    return released
-
-
-@dataclass(slots=True)
-class _Holding:
-    store: Store
-    substrate: Substrate
-    claim: claims.Claim
-
-    async def on(self, what: str) -> None:
-        """Before each single thing: the claim counts from here, or Busy when it is another's by now."""
-        async with self.store.changing(self.substrate.name) as change:
-            self.claim = await claims.renew(change, self.claim, what, _longest(self.substrate))
+    claim = await _write_down(store, substrate, who, stop)
+    async with claims.held(store, substrate.name, claim, "released", _longest(substrate)) as holding:
+        return await _let_go(store, host, owner, substrate, holding, stop=stop)
 
 
 async def _let_go(
-    store: Store, host: Host, owner: str, substrate: Substrate, holding: _Holding, *, stop: bool
+    store: Store, host: Host, owner: str, substrate: Substrate, holding: claims.Held, *, stop: bool
 ) -> Released:
     name = substrate.name
     lives = await what_lives(store, host, owner, name)

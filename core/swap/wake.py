@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from core.containers.host import BoxState, Host
-from core.model.errors import Busy, MossError, Refused
+from core.model.errors import Busy, Refused
 from core.model.substrate import Substrate
 from core.model.swap import Version
 from core.model.value import short
@@ -60,16 +60,8 @@ async def _live_box(
         yield None, None
         return
     version, claim = taken
-    came = "cut short"
-    try:
+    async with claims.held(store, substrate.name, claim):
         yield version, await host.look(version.box)
-        came = "done"
-    except MossError as failed:
-        came = failed.sentence
-        raise
-    finally:
-        async with store.changing(substrate.name) as change:
-            await claims.release(change, claim, came)
 
 
 async def _claimed(store: Store, substrate: Substrate, why: str) -> tuple[Version, claims.Claim] | None:

@@ -66,12 +66,5 @@ class Stream:
     async def _change(self, since: int) -> tuple[int, float]:
         """The number of the latest change, and for how long it was waited for: until a change, a while, or the end."""
         began = asyncio.get_running_loop().time()
-        change = asyncio.create_task(self._store.wait_for_change(since, LOOK_S))
-        ending = asyncio.create_task(self._ending.wait())
-        try:
-            await asyncio.wait({change, ending}, return_when=asyncio.FIRST_COMPLETED)
-            seen = change.result() if change.done() else since
-        finally:
-            change.cancel()
-            ending.cancel()
+        seen = await self._store.wait_for_change(since, LOOK_S, self._ending)
         return seen, asyncio.get_running_loop().time() - began

@@ -1,7 +1,6 @@
 """Slack as a whole: every workspace is connected, kept connected, and left in order."""
 
 import asyncio
-import contextlib
 import re
 import secrets
 import socket
@@ -21,6 +20,7 @@ from bot.adapters.slack.events import PLATFORM, Workspace, workspace_of
 from bot.adapters.slack.socket import Socket
 from bot.adapters.slack.web import Web
 from bot.chat import AnyEvent, Health, Inbox
+from bot.patience import rest
 from bot.sections import Slack
 from bot.settings import Settings
 from core.model.errors import BadInput, MossError, Unavailable
@@ -127,18 +127,13 @@ class SlackAdapter:
         except Exception:
             log.exception("reactions cannot be compared", team=team)
 
-    async def rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ending.wait()
-
     async def _forget(self) -> None:
         while not self._ending.is_set():
             try:
                 await self._sent.prune()
             except MossError as problem:
                 log.warning("notes of what was sent are not pruned", why=problem.sentence)
-            await self.rest(PRUNE_EVERY_S)
+            await rest(self._ending, PRUNE_EVERY_S)
 
 
 class Connection:
@@ -197,7 +192,7 @@ class Connection:
                     await fresh.open()
                 except Exception as problem:
                     self._failed(problem, pause_s)
-                    await self._server.rest(pause_s)
+                    await rest(self._server.ending, pause_s)
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                     continue
                 if old is not None:
@@ -219,7 +214,7 @@ class Connection:
                     await old.finish()
                     old = None
                 if time.monotonic() - began < SHORT_LIFE_S:
-                    await self._server.rest(pause_s)
+                    await rest(self._server.ending, pause_s)
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 else:
                     pause_s = self._first_pause_s
@@ -279,7 +274,7 @@ class Connection:
                 return
             except Exception as problem:
                 self._failed(problem, pause_s)
-                await self._server.rest(pause_s)
+                await rest(self._server.ending, pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     # Both

@@ -5,7 +5,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -67,10 +67,6 @@ class SlackChat:
 
     def join(self, voice: Voice) -> None:
         self._voices[voice.workspace.team] = voice
-
-    @property
-    def workspaces(self) -> Mapping[str, Workspace]:
-        return {team: voice.workspace for team, voice in self._voices.items()}
 
     async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         voice = self._voice(place)
