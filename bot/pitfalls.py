@@ -6,7 +6,7 @@ from pathlib import Path
 from bot.chat import Health
 from bot.places import ROOM, place_named
 from bot.settings import Settings
-from core.coders.command import missing_script
+from core.coders.program import missing_script
 from core.containers.host import Host, untrusted
 from core.model.consent import Policy
 from core.model.errors import BadInput

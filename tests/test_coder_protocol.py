@@ -15,7 +15,8 @@ from core.coders import ask, coder
 from core.coders.catalogue import TIME_LIMITS_S, CoderSettings, coders
 from core.coders.check import check
 from core.coders.coder import Brief
-from core.coders.command import Report, Variable
+from core.coders.command import Report
+from core.coders.program import Variable
 from core.coders.reply import LOOKED_AT, last_object, read_reply
 from core.model.brief import EVIDENCE, BriefFile, MatrixFile, TaskFile, TrialFile
 from core.model.replies import REPLIES, Role

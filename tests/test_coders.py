@@ -14,7 +14,8 @@ from core import process
 from core.coders import check
 from core.coders.ask import ask, end_leftovers
 from core.coders.coder import Answer, Brief
-from core.coders.command import CommandCoder
+from core.coders.command import Command
+from core.coders.program import Program
 from core.model.errors import CoderFailed, Misconduct, Unavailable
 from core.model.replies import Depth, Diagnosis, Implementation, Reply, Role
 from core.process_table import survivors
@@ -46,12 +47,12 @@ def bench(tmp_path: Path, prepared: Prepared) -> Iterator[Bench]:
     assert process.survivors(f"run-{tmp_path.name}/") == []
 
 
-def playing(where: Path, **scenario: object) -> tuple[CommandCoder, Path]:
+def playing(where: Path, **scenario: object) -> tuple[Program, Path]:
     argv, path = scripted(where, **scenario)
-    return CommandCoder("scripted", argv), path
+    return Program("scripted", argv, Command()), path
 
 
-async def complaint(bench: Bench, coder: CommandCoder, role: Role = Role.locate, **different: object) -> str:
+async def complaint(bench: Bench, coder: Program, role: Role = Role.locate, **different: object) -> str:
     with pytest.raises(CoderFailed) as failed:
         await bench.ask(coder, role, **different)
     return failed.value.sentence
@@ -133,14 +134,14 @@ async def test_a_background_process_that_ends_soon_is_no_misconduct(bench: Bench
 
 
 async def test_a_program_that_does_not_exist_is_named(bench: Bench) -> None:
-    nowhere = CommandCoder("ghost", ("no-such-coder",))
+    nowhere = Program("ghost", ("no-such-coder",), Command())
     assert "`no-such-coder` was not found on PATH" in await complaint(bench, nowhere)
     with pytest.raises(Unavailable, match="`/no/such/coder` does not exist"):
-        await CommandCoder("ghost", ("/no/such/coder",)).ping()
+        await Program("ghost", ("/no/such/coder",), Command()).ping()
 
 
 async def test_ping_says_which_program_it_is() -> None:
-    assert await CommandCoder("mine", (sys.executable, "x.py")).ping() == f"mine: {sys.executable}"
+    assert await Program("mine", (sys.executable, "x.py"), Command()).ping() == f"mine: {sys.executable}"
 
 
 async def test_the_program_is_not_looked_for_in_the_code_under_repair(bench: Bench) -> None:
@@ -149,7 +150,7 @@ async def test_the_program_is_not_looked_for_in_the_code_under_repair(bench: Ben
     trap.write_text("#!/bin/sh\ntouch ../pwned\n")
     trap.chmod(0o755)
     with pytest.raises(CoderFailed, match="not found"):
-        await ask(CommandCoder("mine", ("my-coder",)), brief)
+        await ask(Program("mine", ("my-coder",), Command()), brief)
     assert not (bench.where / "pwned").exists()
 
 
@@ -160,7 +161,7 @@ async def test_the_environment_is_what_the_protocol_names_and_nothing_else(
     monkeypatch.setenv("SLACK_TOKEN", "xoxb-secret")
     monkeypatch.setenv("MODEL_KEY", "key-1234567")
     argv, scenario = scripted(bench.where)
-    await bench.ask(CommandCoder("scripted", argv, ("MODEL_KEY",)))
+    await bench.ask(Program("scripted", argv, Command(), ("MODEL_KEY",)))
     (call,) = calls(scenario)
     ours = {"HOME", "TMPDIR", "PYTHONDONTWRITEBYTECODE"} | {name for name in call["environment"] if "MOSS" in name}
     assert ours - {"HOME", "TMPDIR", "PYTHONDONTWRITEBYTECODE"} == {

@@ -8,8 +8,10 @@ from typing import Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.coders.coder import Coder
-from core.coders.command import CommandCoder, Variable
+from core.coders.coder import Coder, Lanes, Sandbox
+from core.coders.command import Command
+from core.coders.host_sandbox import HostSandbox
+from core.coders.program import Program, Variable
 from core.model.errors import BadInput
 from core.model.replies import Role
 
@@ -96,11 +98,13 @@ class Coders:
         return tuple(dict.fromkeys(self.by_role.values()))
 
 
-def coders(settings: CoderSettings) -> Coders:
-    return Coders(settings, {role: _coder(settings, settings.roles.get(role, RoleSettings())) for role in Role})
+def coders(settings: CoderSettings, sandbox: Sandbox | None = None, lanes: Lanes | None = None) -> Coders:
+    sandbox = sandbox or HostSandbox()
+    by_role = {role: _coder(settings, settings.roles.get(role, RoleSettings()), sandbox, lanes) for role in Role}
+    return Coders(settings, by_role)
 
 
-def _coder(common: CoderSettings, own: RoleSettings) -> Coder:
+def _coder(common: CoderSettings, own: RoleSettings, sandbox: Sandbox, lanes: Lanes | None) -> Coder:
     argv = common.argv if own.argv is None else own.argv
     env_from = common.env_from if own.env_from is None else own.env_from
     named = own.name or (common.name if own.argv is None else None)
@@ -112,7 +116,7 @@ def _coder(common: CoderSettings, own: RoleSettings) -> Coder:
                     f"The coder's program `{argv[0]}` is a relative path, which would lead into the code under repair; "
                     "give an absolute path or a program on PATH."
                 )
-            return CommandCoder(named or Path(argv[0]).name, argv, env_from)
+            return Program(named or Path(argv[0]).name, argv, Command(), env_from, sandbox, lanes)
         case _:
             assert_never(provider)
 

@@ -1,15 +1,40 @@
-"""The Protocol of a coder: a role and a brief go in, a text comes out. `ask` turns the text into a checked reply."""
+"""What a coder is: a role and a brief go in, a text comes out. `ask` turns the text into a checked reply.
 
-from dataclasses import dataclass
+A coder is one program put to work: `program.Program`. Three things are plugged into it, and their Protocols stand here:
+a Provider knows how one kind of program is spoken to, a Sandbox starts it where it can do no harm, and Lanes lead it
+to its model.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from core import process
 from core.model.errors import CoderFailed
 from core.model.replies import Role
-from core.model.run import Spend
+from core.model.run import Budget, Spend
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
-"""The names under which a provider keeps its program's output among the artefacts, as it comes."""
+"""The names under which a program's output is kept among the artefacts, as it comes."""
+
+Api = Literal["anthropic", "openai", "gemini"]
+"""The model APIs that a lane may lead to, by whose they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """On whose account a question is put to a model."""
+
+    substrate: str
+    run: str
+    n: int
+    """The step of the run."""
+    what: str
+    """For people: the step's name, and the question's where a step asks several."""
+    left: Budget = field(default_factory=Budget)
+    """What may still be spent before the run is over its budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +55,8 @@ class Brief:
     may_write: bool
     timeout_s: float
     output_limit_bytes: int = 8_000_000
+    account: Account | None = None
+    """None when nobody's run asks, as in `moss coder check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +76,117 @@ class Coder(Protocol):
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
         """Run the program once. `home` is a fresh directory for its configuration. Raises CoderFailed."""
+
+
+# What differs between programs
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the model is reached during one question, as the program sees it."""
+
+    url: str
+    """Such as `http://127.0.0.1:4100`; each Api lies below it under its name."""
+    token: str = field(repr=False)
+    """In place of a key: it counts for this question alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a program is started for one question, beyond what all have in common."""
+
+    arguments: tuple[str, ...]
+    env: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Laid in its fresh home before it starts, by their names in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a program's output says, once it has ended."""
+
+    text: str
+    spend: Spend = field(default_factory=Spend)
+    """By its own account. Seconds are not asked for."""
+    problem: str | None = None
+    """Why this is no final, successful answer, as the rest of a sentence about the program."""
+
+
+class Provider(Protocol):
+    """How one kind of program is spoken to. Does nothing by itself: no input, no output."""
+
+    @property
+    def api(self) -> Api | None:
+        """Which model API the program must reach; None when that is the program's own affair."""
+
+    def start(self, brief: Brief, home: Path, way: Way | None) -> Start: ...
+
+    def hear(self, said: str, complaint: str, exit_code: int) -> Heard:
+        """From standard output and standard error. Never raises: what cannot be read is a problem."""
+
+
+# Where a program is started
+
+
+class Lane(Protocol):
+    """The way of one question to the model, kept open while the program works."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1 of this machine."""
+
+    @property
+    def socket(self) -> Path:
+        """The same as a unix socket, for a sandbox that has no network."""
+
+    @property
+    def spend(self) -> Spend:
+        """What was metered so far."""
+
+    async def exhausted(self) -> str:
+        """Returns when no further call will be let through, with the reason as the rest of a sentence."""
+
+
+class Lanes(Protocol):
+    def open(self, account: Account | None, api: Api | None) -> AbstractAsyncContextManager[Lane]:
+        """Raises Unavailable where that API is not configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One start of one program."""
+
+    argv: tuple[str, ...]
+    """The program by its absolute path, and its arguments."""
+    env: Mapping[str, str]
+    brief: Brief
+    home: Path
+    lane: Lane | None
+    shows: tuple[Path, ...] = ()
+    """Further files and directories that it may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    finished: process.Finished
+    deeds: tuple[str, ...] = ()
+    """What it tried and could not do, each as the rest of a sentence about the program."""
+
+
+class Sandbox(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def ping(self) -> str:
+        """One line. Raises Unavailable with the mend when it does not work here."""
+
+    def url(self, lane: Lane) -> str:
+        """Where the lane is, as seen from inside."""
+
+    async def run(self, order: Order) -> Ended:
+        """To its end, with all that it started. Output is kept among the artefacts as it comes."""
 
 
 def failed(coder: Coder, brief: Brief, reason: str, spend: Spend | None = None) -> CoderFailed:

@@ -6,7 +6,8 @@ from pathlib import Path
 from core.coders import check, sample
 from core.coders.ask import ask
 from core.coders.coder import Brief, Coder
-from core.coders.command import CommandCoder
+from core.coders.command import Command
+from core.coders.program import Program
 from core.model.replies import Reply, Role
 from core.model.run import Spend
 from core.repository import Change, Clone
@@ -40,6 +41,6 @@ class Bench:
         return await ask(coder, await self.brief(role, **different))
 
 
-def shell(script: str, *env_from: str) -> CommandCoder:
+def shell(script: str, *env_from: str) -> Program:
     """A coder in a few lines of shell."""
-    return CommandCoder("sh", ("sh", "-c", script), env_from)
+    return Program("sh", ("sh", "-c", script), Command(), env_from)

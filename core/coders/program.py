@@ -1,0 +1,216 @@
+"""One program put to work: what every question has in common, whichever kind of coding agent answers it.
+
+Its environment is built from a list, its home is fresh, its limits are kept, and everything that it started is gone
+when it ends. How it is spoken to is its Provider's affair.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from core import process
+from core.coders.coder import (
+    STDERR,
+    STDOUT,
+    Answer,
+    Brief,
+    Ended,
+    Heard,
+    Lane,
+    Lanes,
+    Order,
+    Provider,
+    Sandbox,
+    Way,
+    failed,
+)
+from core.coders.host_sandbox import HostSandbox
+from core.model.errors import Misconduct, Unavailable
+from core.model.replies import schema
+from core.model.run import Spend
+from core.redact import without_values
+
+_log = structlog.get_logger(__name__)
+
+
+class Variable(StrEnum):
+    """What Moss puts into the program's environment, besides PATH, LANG, LC_ALL, TZ and what `env_from` names."""
+
+    HOME = "HOME"
+    TMPDIR = "TMPDIR"
+    MOSS_ROLE = "MOSS_ROLE"
+    MOSS_RUN = "MOSS_RUN"
+    MOSS_EVIDENCE = "MOSS_EVIDENCE"
+    MOSS_SCHEMA = "MOSS_SCHEMA"
+    MOSS_TIMEOUT_S = "MOSS_TIMEOUT_S"
+    MOSS_TAG = "MOSS_TAG"
+    PYTHONDONTWRITEBYTECODE = "PYTHONDONTWRITEBYTECODE"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A Coder."""
+
+    name: str
+    argv: tuple[str, ...]
+    provider: Provider
+    env_from: tuple[str, ...] = ()
+    """Variables of Moss's own environment that the program needs, such as the key of its model."""
+    sandbox: Sandbox = field(default_factory=HostSandbox)
+    lanes: Lanes | None = None
+    shows: tuple[Path, ...] = ()
+    """What a sandbox shows of this machine besides what every question needs."""
+
+    async def ping(self) -> str:
+        self._passed_on()
+        program = self._path()
+        if script := missing_script(self.argv):
+            what = f"`{script}`, which `{self.argv[0]}` is to run, is not there"
+            raise Unavailable(f"{what}; correct `argv` of the coder.")
+        return f"{self.name}: {program}"
+
+    async def answer(self, brief: Brief, home: Path) -> Answer:
+        async with AsyncExitStack() as stack:
+            try:
+                lane = await self._lane(brief, stack)
+                secrets = self._passed_on()
+                order = await asyncio.to_thread(self._order, brief, home, lane)
+                ended = await self._run(order)
+            except Unavailable as missing:
+                raise failed(self, brief, missing.sentence) from None
+            metered = lane.spend if lane else Spend()
+        return await self._judge(brief, ended, metered, secrets)
+
+    async def _lane(self, brief: Brief, stack: AsyncExitStack) -> Lane | None:
+        if self.lanes is None:
+            return None
+        return await stack.enter_async_context(self.lanes.open(brief.account, self.provider.api))
+
+    def _order(self, brief: Brief, home: Path, lane: Lane | None) -> Order:
+        way = Way(self.sandbox.url(lane), lane.token) if lane else None
+        start = self.provider.start(brief, home, way)
+        env = self._environment(brief, home, start.env)
+        for name, text in start.files.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(text, encoding="utf-8")
+        return Order((self._path(), *self.argv[1:], *start.arguments), env, brief, home, lane, self.shows)
+
+    async def _run(self, order: Order) -> Ended:
+        """To its end, or until its model is closed to it: then it could only try again and again."""
+        if order.lane is None:
+            return await self.sandbox.run(order)
+        began = time.monotonic()
+        running, closing = asyncio.create_task(self.sandbox.run(order)), asyncio.create_task(order.lane.exhausted())
+        try:
+            await asyncio.wait({running, closing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+            if not running.done():
+                running.cancel()  # and with it everything that it started
+                await asyncio.gather(running, return_exceptions=True)
+        if not running.cancelled():
+            return running.result()
+        seconds = time.monotonic() - began
+        raise failed(self, order.brief, closing.result(), order.lane.spend.model_copy(update={"seconds": seconds}))
+
+    async def _judge(self, brief: Brief, ended: Ended, metered: Spend, secrets: Mapping[str, str]) -> Answer:
+        done = ended.finished
+        spend = metered.model_copy(update={"seconds": done.seconds})
+        said, complaint = (
+            without_values(printed.decode("utf-8", "replace"), secrets) for printed in (done.stdout, done.stderr)
+        )
+        if secrets:
+            await asyncio.to_thread(_rewrite, brief.artefacts, {STDOUT: said, STDERR: complaint})
+        wrong = [*(["left a process behind"] if done.left_behind else []), *ended.deeds]
+        if wrong:
+            ending = "; it was killed" if done.left_behind else ""
+            raise self._misconduct(brief, f"{' and '.join(wrong)} in role {brief.role}{ending}", spend)
+        if done.timed_out:
+            raise failed(self, brief, f"it did not end within {brief.timeout_s:.0f} s and was killed", spend)
+        if done.cut:
+            limit = brief.output_limit_bytes
+            raise failed(self, brief, f"it printed more than {limit} bytes and was killed", spend)
+        heard: Heard = await asyncio.to_thread(self.provider.hear, said, complaint, done.exit_code)
+        spend = _larger(metered, heard.spend).model_copy(update={"seconds": done.seconds})
+        if heard.problem:
+            raise failed(self, brief, heard.problem, spend)
+        if done.exit_code:
+            raise failed(self, brief, f"it {how_it_ended(done.exit_code)}{_last_line(complaint)}", spend)
+        return Answer(heard.text, spend)
+
+    def _misconduct(self, brief: Brief, what: str, spend: Spend) -> Misconduct:
+        error = Misconduct(f"Coder {self.name} {what}.")
+        error.spend = spend
+        _log.warning("misconduct", coder=self.name, tag=brief.tag, what=what)
+        return error
+
+    def _environment(self, brief: Brief, home: Path, own: Mapping[str, str]) -> dict[str, str]:
+        tmp, shape = home / "tmp", home / "schema.json"
+        tmp.mkdir(exist_ok=True)
+        shape.write_text(json.dumps(schema(brief.role), indent=1), encoding="utf-8")
+        given = {
+            Variable.HOME: str(home),
+            Variable.TMPDIR: str(tmp),
+            Variable.MOSS_ROLE: str(brief.role),
+            Variable.MOSS_RUN: brief.tag.partition("/")[0],
+            Variable.MOSS_EVIDENCE: str(brief.evidence),
+            Variable.MOSS_SCHEMA: str(shape),
+            Variable.MOSS_TIMEOUT_S: str(max(1, int(brief.timeout_s))),
+            Variable.MOSS_TAG: brief.tag,
+            # A reader that runs the code must not leave byte code in a checkout that it may not change.
+            Variable.PYTHONDONTWRITEBYTECODE: "1",
+        }
+        return process.safe_env(*self.env_from, **{**own, **{str(name): value for name, value in given.items()}})
+
+    def _passed_on(self) -> dict[str, str]:
+        env = process.safe_env(*self.env_from)
+        missing = [name for name in self.env_from if not env.get(name)]
+        if missing:
+            raise Unavailable(
+                f"Coder {self.name} needs {', '.join(missing)}, which Moss's environment lacks; "
+                "set it before Moss starts, or take it out of `env_from`."
+            )
+        return {name: env[name] for name in self.env_from}
+
+    def _path(self) -> str:
+        """Looked up by Moss, before the checkout becomes the working directory."""
+        found = shutil.which(self.argv[0], path=process.safe_env().get("PATH"))
+        if found is None:
+            where = "does not exist or is not executable" if "/" in self.argv[0] else "was not found on PATH"
+            raise Unavailable(f"`{self.argv[0]}` {where}; install it, or correct `argv` of the coder.")
+        return str(Path(found).absolute())
+
+
+def missing_script(argv: tuple[str, ...]) -> str | None:
+    """What an interpreter is to run, when it is named by its path and not there. Later words may be anything."""
+    script = next((word for word in argv[1:] if not word.startswith("-")), "")
+    return script if script.startswith("/") and not Path(script).exists() else None
+
+
+def how_it_ended(exit_code: int) -> str:
+    return f"was ended by signal {-exit_code}" if exit_code < 0 else f"exited with {exit_code}"
+
+
+def _larger(metered: Spend, told: Spend) -> Spend:
+    """A program that tells less than was seen of it is not believed, and one that tells more may know of more."""
+    return Spend(money_usd=max(metered.money_usd, told.money_usd), tokens=max(metered.tokens, told.tokens))
+
+
+def _rewrite(artefacts: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (artefacts / name).write_text(text, encoding="utf-8")
+
+
+def _last_line(complaint: str) -> str:
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    said = re.sub(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd]", "", lines[-1])[:200] if lines else ""
+    return f" ({said})" if said else ""
