@@ -25,12 +25,12 @@ from core.model.swap import Version
 from core.model.transcript import Message, Place
 from core.model.value import sha256
 from core.redact import Redactor
-from core.store import posts, substrates, swaps, turns
+from core.store import asking, posts, substrates, swaps, turns
 from core.store.turns import Turn
 
 log = structlog.get_logger(__name__)
 
-SWAP_WAIT_S = 180.0
+SWAP_WAIT_S = 300.0
 """How long a message waits for a swap to end before its person is told to come back."""
 LOOK_S = 5.0
 """How long a swap of another process may have ended unseen."""
@@ -128,7 +128,7 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
     moss: Moss, delivery: Delivery, substrate: Substrate, place: Place, event: Said, text: str, name: str
 ) -> Turn | None:
     """The agent's turn, kept under `name`; None when another Moss took this one for dead, and has replied meanwhile."""
-    live = await _live(moss, substrate.name)
+    await _live(moss, substrate.name)
     await _keep_question(moss, substrate, place, event)
     history = await _history(moss, place, event.message)
     unkept = moss.inbox.unkept
@@ -138,14 +138,8 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
         spoken, seconds, number = unkept[delivery.row]
     else:
         began = time.monotonic()
-        try:
-            spoken = await agent.say(
-                None, moss.host, live.box, substrate.replay, history, message=text, session=session(place)
-            )
-        except AgentFailed as failed:
-            spoken = Message(role="assistant", content="", error=failed.sentence)
+        spoken, number = await _ask(moss, substrate, history, text, session(place), name)
         seconds = time.monotonic() - began
-        number = live.number
         unkept[delivery.row] = spoken, seconds, number
     now = moss.store.now()
     stamped = spoken.model_copy(update={"id": name, "at": now, "agent_version": _name(number)})
@@ -161,6 +155,44 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
         kept = await turns.of_message(db, place, name)
     assert kept is not None
     return kept
+
+
+async def _ask(  # noqa: PLR0917 - who is asked what, after what, where
+    moss: Moss, substrate: Substrate, history: list[Message], text: str, session: str, name: str
+) -> tuple[Message, int]:
+    """What the agent answers, and which version did. A turn that a swap cut off, since it took longer than swaps wait,
+    is put once more, to the version that went live."""
+    for put_again in (False, True):
+        live = await _begin_turn(moss, substrate, name)
+        try:
+            spoken = await agent.say(
+                None, moss.host, live.box, substrate.replay, history, message=text, session=session
+            )
+        except AgentFailed as failed:
+            spoken = Message(role="assistant", content="", error=failed.sentence)
+        finally:
+            async with moss.store.writing() as db:
+                await asking.end(db, substrate.name, name)
+        if spoken.error is None or put_again or not await _is_replaced(moss, substrate, live):
+            break
+    return spoken, live.number
+
+
+async def _begin_turn(moss: Moss, substrate: Substrate, name: str) -> Version:
+    while True:
+        live = await _live(moss, substrate.name)
+        async with moss.store.changing(substrate.name) as change:
+            still = await swaps.live_version(change.db, substrate.name) == live
+            if still and await asking.begin(change, name, substrate.replay.turn_timeout_s):
+                return live
+
+
+async def _is_replaced(moss: Moss, substrate: Substrate, asked: Version) -> bool:
+    async with moss.store.reading() as db:
+        return (
+            await swaps.in_flight(db, substrate.name) is not None
+            or await swaps.live_version(db, substrate.name) != asked
+        )
 
 
 async def _live(moss: Moss, substrate: str) -> Version:

@@ -82,6 +82,10 @@ def scene(state: SwapState, old: str = "running", new: str = "created", back: st
     [
         (scene(SwapState.planned, new="absent"), Action.create_new),
         (scene(SwapState.planned), Action.begin),
+        (replace(scene(SwapState.planned), talking=True), Action.drain),
+        (replace(scene(SwapState.planned, new="absent"), talking=True), Action.create_new),
+        (replace(scene(SwapState.planned), talking=True, objection="The image is gone."), Action.void),
+        (replace(scene(SwapState.stopping), talking=True), STOP_OLD),
         (replace(scene(SwapState.planned), objection="The image is gone."), Action.void),
         (scene(SwapState.planned, new="running"), Action.create_new),
         (replace(scene(SwapState.planned), new=box(SWAP.new_box, NEW_IMAGE, "created", "another")), Action.create_new),

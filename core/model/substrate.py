@@ -168,6 +168,9 @@ class Swapping(Part):
     """Times of the week in which nothing is swapped, such as `22:00-07:00` or `Fri 16:00-24:00`."""
     timezone: str = "UTC"
     """In which time zone that is meant, such as `Europe/Berlin`."""
+    drain_s: float = Field(default=30, ge=0, le=600)
+    """How long a swap waits for the agent to finish what people are asking it through Moss. New messages wait for the
+    version that goes live."""
     keep_versions: int = Field(default=5, ge=1)
     """How many of the newest versions keep their images, so that one can go back to them."""
 

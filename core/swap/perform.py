@@ -11,7 +11,7 @@ from core.model.errors import AgentFailed, Busy, IllegalMove, MossError, Refused
 from core.model.substrate import Substrate
 from core.model.swap import LastGood, Swap, SwapState, Version
 from core.process import safe_env
-from core.store import substrates, swaps
+from core.store import asking, substrates, swaps
 from core.store.store import Store
 from core.swap import records
 from core.swap.plan import Action, Next, Scene, Verdict, back_boot_id, back_box, box_spec, next_action, objection
@@ -25,6 +25,8 @@ PATIENCE_S = 120.0
 RETRY_S = 2.0
 TRIES = 3
 """For what the host cannot do although it answers."""
+DRAIN_LOOK_S = 0.5
+"""How long the end of a turn in another process may go unseen."""
 TURN_S = 3600.0
 """How long a granted swap waits here for its turn."""
 
@@ -72,6 +74,8 @@ class Performance:
     back_verdict: Verdict | None = None
     refusals: int = 0
     """How often in a row the action under way could not be taken."""
+    drained_by: float | None = None
+    """When turns under way are no longer waited for."""
 
     async def to_the_end(self, patience_s: float) -> Swap:
         until, taken = time.monotonic() + patience_s, 0
@@ -100,42 +104,10 @@ class Performance:
                 await asyncio.sleep(RETRY_S)
 
     async def take(self, step: Next, scene: Scene, live: Version) -> None:
-        """The checklist. Between any two lines Moss may die; `next_action` then finds its place again."""
-        swap, store, host = scene.swap, self.store, self.host
+        """Whatever goes wrong leads to the way back, or is tried again while host and store are away."""
+        swap = scene.swap
         try:
-            match step.action:
-                case Action.void:
-                    await records.void(store, swap, step.why)
-                case Action.create_new:
-                    await host.create(self.spec(swap, swap.new_box, swap.image, swap.commit, swap.boot_id))
-                case Action.begin:
-                    await records.begin(store, swap)
-                case Action.stop:
-                    await self.still(step.box)
-                case Action.begin_starting:
-                    await records.move(store, swap, SwapState.starting)
-                case Action.start_new:
-                    await host.start(swap.new_box)
-                    await records.move(store, swap, SwapState.probing)
-                case Action.probe_new:
-                    self.new_verdict = await self.probe(swap.new_box, swap.boot_id)
-                case Action.commit:
-                    await records.commit(store, swap, step.verdict)
-                case Action.give_up:
-                    await self.give_up(swap, step.why)
-                case Action.try_old:
-                    self.old_verdict = await self.revive(swap.old_box, live.boot_id)
-                case Action.try_back:
-                    self.back_verdict = await self.revive_back(swap, scene.good)
-                case Action.accept:
-                    fresh = scene.good if scene.back else None
-                    await records.accept(store, swap, live, step.verdict, fresh=fresh)
-                case Action.give_in:
-                    await records.give_in(store, swap, step.why)
-                case Action.drop:
-                    await host.remove(step.box)
-                case Action.done if swap.stopped_at and swap.state is not SwapState.stuck:
-                    await host.set_restart(live.box, self.substrate.run.restart)
+            await self.act(step, swap, scene, live)
         except IllegalMove:
             raise
         except Unavailable as away:
@@ -148,6 +120,45 @@ class Performance:
         except Exception as fault:  # a fault of ours must not leave an agent down that could be brought back
             _log.exception("swap failed", swap=swap.id, action=step.action)
             await self.step_back(step, swap, MossError(f"Moss itself failed with {type(fault).__name__}; see its log."))
+
+    async def act(self, step: Next, swap: Swap, scene: Scene, live: Version) -> None:
+        """The checklist. Between any two lines Moss may die; `next_action` then finds its place again."""
+        store, host = self.store, self.host
+        match step.action:
+            case Action.void:
+                await records.void(store, swap, step.why)
+            case Action.create_new:
+                await host.create(self.spec(swap, swap.new_box, swap.image, swap.commit, swap.boot_id))
+            case Action.drain:
+                await self.drain()
+            case Action.begin:
+                await records.begin(store, swap)
+            case Action.stop:
+                await self.still(step.box)
+            case Action.begin_starting:
+                await records.move(store, swap, SwapState.starting)
+            case Action.start_new:
+                await host.start(swap.new_box)
+                await records.move(store, swap, SwapState.probing)
+            case Action.probe_new:
+                self.new_verdict = await self.probe(swap.new_box, swap.boot_id)
+            case Action.commit:
+                await records.commit(store, swap, step.verdict)
+            case Action.give_up:
+                await self.give_up(swap, step.why)
+            case Action.try_old:
+                self.old_verdict = await self.revive(swap.old_box, live.boot_id)
+            case Action.try_back:
+                self.back_verdict = await self.revive_back(swap, scene.good)
+            case Action.accept:
+                fresh = scene.good if scene.back else None
+                await records.accept(store, swap, live, step.verdict, fresh=fresh)
+            case Action.give_in:
+                await records.give_in(store, swap, step.why)
+            case Action.drop:
+                await host.remove(step.box)
+            case Action.done if swap.stopped_at and swap.state is not SwapState.stuck:
+                await host.set_restart(live.box, self.substrate.run.restart)
 
     async def step_back(self, step: Next, swap: Swap, failed: MossError) -> None:
         """Whatever was meant to happen did not. The way back is what is left, and a human after that."""
@@ -193,6 +204,7 @@ class Performance:
             old=await self.host.look(swap.old_box),
             new=await self.host.look(swap.new_box),
             back=await self.host.look(back_box(swap)),
+            talking=swap.state is SwapState.planned and await self.talking(),
             new_verdict=self.new_verdict,
             old_verdict=self.old_verdict,
             back_verdict=self.back_verdict,
@@ -226,6 +238,17 @@ class Performance:
             swap=swap.id,
             secrets=secrets,
         )
+
+    async def talking(self) -> bool:
+        self.drained_by = self.drained_by or time.monotonic() + self.substrate.swap.drain_s
+        async with self.store.reading() as db:
+            left = await asking.any_left(db, self.substrate.name, self.store.now())
+        return left and time.monotonic() < self.drained_by
+
+    async def drain(self) -> None:
+        changes = -1
+        while await self.talking():
+            changes = await self.store.wait_for_change(changes, DRAIN_LOOK_S)
 
     async def still(self, box: str) -> None:
         """Stopped, and not started again by the engine when that restarts: two agents on one volume would ruin it."""

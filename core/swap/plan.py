@@ -22,6 +22,8 @@ class Action(StrEnum):
     void = "void"
     """Planned only: end it without having touched the live box."""
     create_new = "create_new"
+    drain = "drain"
+    """The agent still answers: turns under way come to their end, and new ones wait for what goes live."""
     begin = "begin"
     """From here on the agent is down until somebody passes a probe."""
     stop = "stop"
@@ -60,6 +62,8 @@ class Scene:
     old: BoxState | None
     new: BoxState | None
     back: BoxState | None
+    talking: bool = False
+    """Turns of people are under way, and there is time to wait for them."""
     objection: str | None = None
     new_verdict: Verdict | None = None
     old_verdict: Verdict | None = None
@@ -84,7 +88,7 @@ def next_action(scene: Scene) -> Next:
                 return Next(Action.void, scene.objection)
             if new is None or new.running or not _is_of(new, scene.swap):
                 return Next(Action.create_new)
-            return Next(Action.begin)
+            return Next(Action.drain if scene.talking else Action.begin)
         case SwapState.stopping | SwapState.starting | SwapState.probing if old and old.running:
             return Next(Action.stop, box=old.name)
         case SwapState.stopping | SwapState.starting | SwapState.probing if new is None:

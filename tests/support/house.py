@@ -104,7 +104,7 @@ class House:
         self.images[image] = version
         return image
 
-    async def live(self, mood: str = "well") -> Version:
+    async def live(self, mood: str = "well", greet: str = BLUE) -> Version:
         """Version 0 runs and has said a word that must never be lost."""
         image = await self.image("0", mood)
         spec = box_spec(
@@ -130,7 +130,7 @@ class House:
         await self.host.create(spec)
         await self.host.start(spec.name)
         await make_live(self.store, self.substrate, version)
-        await self.ask(spec.name, BLUE)
+        await self.ask(spec.name, greet)
         return version
 
     async def swap_to(self, image: str) -> Swap:
