@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.containers.docker_host import DockerHost
+from core.containers.docker_host import SOCKET, DockerHost
 from core.containers.host import BoxSpec, Host, Limits, Recipe, label
 from core.containers.process_host import ProcessHost
 from tests.support.needs import needs_engine
@@ -118,8 +118,8 @@ class Stage:
 OWNER = f"test-{secrets.token_hex(4)}"
 
 
-def a_host(kind: str, data: Path, owner: str = OWNER) -> Host:
-    return DockerHost(data, owner) if kind == "docker" else ProcessHost(data, owner)
+def a_host(kind: str, data: Path, owner: str = OWNER, url: str = SOCKET) -> Host:
+    return DockerHost(data, owner, url=url) if kind == "docker" else ProcessHost(data, owner)
 
 
 @pytest.fixture(scope="session")

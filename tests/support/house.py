@@ -16,6 +16,7 @@ from pathlib import Path
 import docker
 
 from core.clock import system_clock
+from core.containers.docker_host import SOCKET
 from core.containers.host import Host, Recipe, label
 from core.model.events import Noun
 from core.model.substrate import Substrate
@@ -98,11 +99,13 @@ class House:
 
     async def image(self, version: str, mood: str) -> str:
         source = lay_agent(self.tmp / "sources" / f"{version}-{mood}", version, mood)
-        labels = {label.OWNER: self.owner, label.SUBSTRATE: "little", label.COMMIT: f"c{version}"}
-        log = self.tmp / "build.log"
-        image = await self.host.build(Recipe(source, "Dockerfile", ".", None, False, 60, labels, log))
+        image = await self.host.build(self.recipe(source, version))
         self.images[image] = version
         return image
+
+    def recipe(self, source: Path, version: str = "1") -> Recipe:
+        labels = {label.OWNER: self.owner, label.SUBSTRATE: "little", label.COMMIT: f"c{version}"}
+        return Recipe(source, "Dockerfile", ".", None, False, 60, labels, self.tmp / "build.log")
 
     async def live(self, mood: str = "well", greet: str = BLUE) -> Version:
         """Version 0 runs and has said a word that must never be lost."""
@@ -192,9 +195,11 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(kind: str, tmp: Path, substrate: Substrate | None = None) -> AsyncIterator[House]:
+async def a_house(
+    kind: str, tmp: Path, substrate: Substrate | None = None, engine: str = SOCKET
+) -> AsyncIterator[House]:
     owner = f"test-{secrets.token_hex(4)}"
-    host = a_host(kind, tmp / "data", owner)
+    host = a_host(kind, tmp / "data", owner, engine)
     async with database("sqlite", tmp) as url:
         store = await Store.open(url, system_clock)
         house = House(host, store, owner, tmp, substrate or little(kind), url)
@@ -208,10 +213,10 @@ async def a_house(kind: str, tmp: Path, substrate: Substrate | None = None) -> A
                 await host.remove_image(image)
             await host.close()
             if kind == "docker":
-                await asyncio.to_thread(_remove_volume, house.substrate.run.volume)
+                await asyncio.to_thread(_remove_volume, engine, house.substrate.run.volume)
 
 
-def _remove_volume(name: str | None) -> None:
+def _remove_volume(url: str, name: str | None) -> None:
     """No host ever does: it is the agent's memory."""
-    with contextlib.closing(docker.from_env()) as engine, contextlib.suppress(docker.errors.NotFound):
+    with contextlib.closing(docker.DockerClient(base_url=url)) as engine, contextlib.suppress(docker.errors.NotFound):
         engine.volumes.get(name).remove()
