@@ -37,6 +37,8 @@ class OwnEngine:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [
+                        "unshare",  # its bridge, or having none, would be that of the machine's engine
+                        "--net",
                         "dockerd",
                         f"--host={self.url}",
                         f"--data-root={self.where}/data",
