@@ -117,12 +117,13 @@ def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent:
     parts: list[RenderableType] = [head]
     if one.sentence:
         parts.append(plain(one.sentence))
-    steps = table("n", "step", "result", "took", "")
+    steps = table("n", "step", "result", "took", "prompt", "")
     total = Spend()
     for done in history:
         total = total + done.spend
         took = (done.ended_at - done.started_at).total_seconds()
-        steps.add_row(str(done.n), done.step.name, done.result.kind, f"{took:.1f} s", line(what_came(done)))
+        asked = short(done.prompt)[:8] if done.prompt else ""
+        steps.add_row(str(done.n), done.step.name, done.result.kind, f"{took:.1f} s", asked, line(what_came(done)))
     if steps.row_count:
         parts += [Text(""), steps, plain(f"spent {spend(total)}")]
     parts += [line for done in history if isinstance(done.result, Prepared) for line in undeployed(done.result)]

@@ -10,7 +10,9 @@ import pytest
 
 from bot import verbs
 from core.model.keypoints import Keypoint, Level, Matrix, Row, TaskKind
+from core.model.replies import Role
 from core.model.run import Dial, Prepared, RunState, Stage
+from core.pipeline.brief import prompt_version
 from core.pipeline.prepare import corpus
 from core.store import batches, runs
 from tests.support.databases import HeldClock, opened
@@ -87,6 +89,9 @@ async def test_reviewers_get_the_plan_and_the_diff_that_they_judge(stage: Theatr
     for reader in (code_review, verdict):
         assert reader["evidence"]["diff.patch"] == offered
         assert "+    goods = message.split()\n" in offered
+    asked = {done.step.stage: done.prompt for done in await stage.history(run)}
+    assert asked[Stage.plan] == prompt_version(Role.plan)
+    assert [stage for stage in (Stage.prepare, Stage.control, Stage.build, Stage.evaluate) if asked[stage]] == []
     assert {row["task"] for row in json.loads(verdict["evidence"]["matrix.json"])["candidate"]["rows"]} > {"one-good"}
     told = json.dumps([call["evidence"] for call in calls(stage.scenario)])
     assert "quince plum pear" not in told, "a held-back task is shown to nobody"

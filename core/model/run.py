@@ -264,6 +264,8 @@ class Done(Value):
     step: Step
     result: Result
     spend: Spend = Spend()
+    prompt: str | None = None
+    """The digest of what the coder was asked with, run and agent aside; None where no coder was asked."""
     started_at: datetime
     ended_at: datetime
 

@@ -11,6 +11,7 @@ from core.model.keypoints import Keypoint, Matrix, Task, TaskKind
 from core.model.replies import REPLIES, Role
 from core.model.run import Run, Scored, Stage, Step
 from core.model.substrate import Substrate
+from core.model.value import sha256
 from core.pipeline.history import History, last, predictions, prepared, scored, setbacks
 
 MAY_WRITE = frozenset({Role.implement})
@@ -18,8 +19,20 @@ MAY_WRITE = frozenset({Role.implement})
 
 def prompt(role: Role, substrate: str, evidence: str) -> str:
     return _page("frame").substitute(
-        task=_page(role).template.strip(), substrate=substrate, evidence=evidence, schema=_schema(role)
+        task=page(role).strip(), substrate=substrate, evidence=evidence, schema=_schema(role)
     )
+
+
+@cache
+def page(role: Role) -> str:
+    """What is particular to a role. What no change may be stands once, for those who make one and who review it."""
+    return _page(role).safe_substitute(refused=_page("refused").template.rstrip())
+
+
+@cache
+def prompt_version(role: Role) -> str:
+    """A digest of all that a prompt is made of, besides the name of the agent and where the evidence lies."""
+    return sha256(prompt(role, "", "").encode())
 
 
 @cache

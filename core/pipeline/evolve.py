@@ -153,14 +153,14 @@ class Evolution:
 
     async def _take(self, run: Run, history: list[Done], step: Step, n: int) -> Done:
         """Whatever goes wrong here is a result, and `next_step` decides what it means."""
-        started_at, began, spend = self.clock(), time.monotonic(), Spend()
+        started_at, began, spend, prompt = self.clock(), time.monotonic(), Spend(), None
         result: Result
         try:
             scene = await self._scene(run, history, step, n)
             try:
                 result = await self._stage(scene)
             finally:
-                spend = scene.spend
+                spend, prompt = scene.spend, scene.prompt
         except MossError as error:
             if isinstance(error, Unavailable):
                 await self.host.ping()  # an engine that is away is waited for; only what fails beside it is a failure
@@ -172,7 +172,8 @@ class Evolution:
                 sentence=f"Moss itself failed with {type(error).__name__}; please report the traceback in its log.",
             )
         spend = spend.model_copy(update={"seconds": time.monotonic() - began})
-        return Done(n=n, step=step, result=result, spend=spend, started_at=started_at, ended_at=self.clock())
+        ended_at = self.clock()
+        return Done(n=n, step=step, result=result, spend=spend, prompt=prompt, started_at=started_at, ended_at=ended_at)
 
     async def _stage(self, scene: Scene) -> Result:
         await asyncio.to_thread(lay, scene.folder, {})  # a crash may have left half of its artefacts

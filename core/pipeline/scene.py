@@ -18,7 +18,7 @@ from core.model.run import Failed, Run, Spend, Stage, Step
 from core.model.substrate import Substrate
 from core.model.value import Value
 from core.pipeline import history as past
-from core.pipeline.brief import MAY_WRITE, brief_file, prompt, standings
+from core.pipeline.brief import MAY_WRITE, brief_file, prompt, prompt_version, standings
 from core.pipeline.trial import Bench
 from core.redact import Redactor
 from core.repository import Clone
@@ -55,6 +55,8 @@ class Scene:
     tasks: Tasks
     spend: Spend = field(default_factory=Spend)
     """Grows with every answer of a coder, also with those that turn out useless."""
+    prompt: str | None = None
+    """The version of what a coder was last asked with."""
 
     @property
     def folder(self) -> Path:
@@ -101,6 +103,7 @@ class Scene:
         """
         role = kind.role
         files = {**files, **self._failed_build(role)}
+        self.prompt = prompt_version(role)
         points = standings(self.history) if keypoints is None else keypoints
         brief = brief_file(
             run=self.run,
