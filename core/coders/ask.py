@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from core.coders.coder import STDERR, STDOUT, Answer, Brief, Coder, failed
+from core.coders.coder import NOTES, STDERR, STDOUT, Answer, Brief, Coder, failed
 from core.coders.reply import NotAReply, read_reply
 from core.folders import clear
 from core.model.errors import CoderFailed, Misconduct, MossError
@@ -135,7 +135,7 @@ async def end_leftovers(tag_prefix: str) -> bool:
 
 def _clear_away(brief: Brief) -> None:
     """What an earlier attempt at this step left, when Moss was killed while the coder worked."""
-    for name in (PROMPT, STDOUT, STDERR, REPLY):
+    for name in (PROMPT, STDOUT, STDERR, NOTES, REPLY):
         (brief.artefacts / name).unlink(missing_ok=True)
     _remove(brief.artefacts / REPAIR)
     for tag in _tags(brief):

@@ -18,6 +18,8 @@ from core.model.run import Budget, Spend
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 """The names under which a program's output is kept among the artefacts, as it comes."""
+NOTES = "sandbox.txt"
+"""What it tried in its sandbox, where it tried something."""
 
 Api = Literal["anthropic", "openai", "gemini"]
 """The model APIs that a lane may lead to, by whose they are."""
@@ -159,7 +161,7 @@ class Order:
     """One start of one program."""
 
     argv: tuple[str, ...]
-    """The program by its absolute path, and its arguments."""
+    """The program by its absolute path, or as it was named where the sandbox has programs; and its arguments."""
     env: Mapping[str, str]
     brief: Brief
     home: Path
@@ -178,6 +180,10 @@ class Ended:
 class Sandbox(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether it brings programs of its own, so that those of this machine are of no use in there."""
 
     async def ping(self) -> str:
         """One line. Raises Unavailable with the mend when it does not work here."""

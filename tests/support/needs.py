@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import docker
 import docker.errors
@@ -37,4 +38,17 @@ needs_postgres = _needs(
 )
 needs_chromium = _needs(
     CHROMIUM is not None, pytest.mark.chromium, "no Chromium is installed; Debian's package `chromium` has one"
+)
+
+
+def _bubblewrap_works() -> bool:
+    try:
+        argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"]
+        return subprocess.run(argv, capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+needs_bubblewrap = _needs(
+    _bubblewrap_works(), pytest.mark.bubblewrap, "bubblewrap is not installed or forbidden; Debian's package has it"
 )

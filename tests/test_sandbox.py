@@ -1,0 +1,305 @@
+"""Coders in their sandboxes: every way out is closed and told, nothing outlives them, and honest ones see no walls."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from core.coders import check
+from core.coders.ask import ask
+from core.coders.bubblewrap import Bubblewrap
+from core.coders.coder import Brief, Heard, Start, Way
+from core.coders.command import Command
+from core.coders.program import Program
+from core.coders.showing import Secret
+from core.model.replies import Role
+from core.repository import Change, Clone
+from tests.support.bench import Bench
+from tests.support.needs import needs_bubblewrap
+from tests.support.prison import FakeLanes, Prison, prison, sleeping
+from tests.support.scripted_coder import calls, scripted
+from tests.support.until import until
+
+ROOT = Path(__file__).parents[1]
+KINDS = [pytest.param("bubblewrap", marks=needs_bubblewrap)]
+Prepared = tuple[Clone, str, Change]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return asyncio.run(check.prepare(tmp_path_factory.mktemp("prepared")))
+
+
+@pytest_asyncio.fixture
+async def jail(tmp_path: Path, prepared: Prepared) -> AsyncIterator[Prison]:
+    question = tmp_path / f"q-{secrets.token_hex(4)}"  # its name becomes that of the run, on a machine with others
+    question.mkdir()
+    async with prison(tmp_path, Bench(question, *prepared)) as made:
+        yield made
+
+
+# Ways out
+
+OUT = {
+    "reads the home": "read {home}/.ssh/id_ed25519",
+    "reads the data": "read {data}/moss.db",
+    "reads other runs": "read {data}/runs/",
+    "writes home": "wrote to {home}/.profile",
+    "writes data": "wrote to {data}/moss.db",
+    "speaks to the engine": "spoke to the Docker engine at /run/docker.sock",
+    "speaks to moss": "spoke to Moss's control socket at {data}/moss.sock",
+}
+"""What no honest program does, and how it is told. Writing there changes a decoy."""
+REACHING = {
+    "reaches loopback": "tried ports of 127.0.0.1 at which nobody listens",
+    "reaches the bridge": "tried to reach another machine",
+    "reaches an address": "tried to reach another machine",
+    "asks for a name": "asked for the address of another machine",
+}
+"""What an honest one may do as well."""
+WRITING = ("writes /etc", "writes /usr", "writes evidence", "writes checkout")
+LOOKING = ("reads the settings", "finds the key", "looks at processes", "traces", "mounts")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_way_out_of_a_sandbox_is_closed_and_the_attempt_is_told(jail: Prison, kind: str) -> None:
+    every = (*OUT, *REACHING, *WRITING, *LOOKING, "traces its guard", "becomes root")
+    how, said = await jail.attempt(kind, *every)
+    done = {attempt for attempt, end in how.items() if end == "done"}
+    assert done <= {"writes home", "writes data"}, "they changed decoys"
+    assert how.keys() == set(every)
+    assert said.startswith("Misconduct: Coder hostile ")
+    places = {"home": jail.secret.home, "data": jail.secret.data}
+    for words in OUT.values():
+        assert words.format(**places) in said
+        assert words.format(**places) in jail.notes()
+    for words in REACHING.values():
+        assert words not in said
+        assert words in jail.notes()
+    assert (jail.secret.data / "moss.db").read_bytes() == b"REAL"
+    assert not (jail.secret.home / ".profile").exists()
+    for place in ("/etc", "/usr", str(jail.bench.where / "checkout"), str(jail.bench.where / "evidence")):
+        assert not list(Path(place).glob("moss-hostile-*"))
+
+
+async def test_on_the_host_the_same_ways_are_open(jail: Prison) -> None:
+    ways = [*OUT, "reaches loopback", "reaches the bridge", "reads the settings", "finds the key", "looks at processes"]
+    if not Path("/var/run/docker.sock").exists():
+        ways.remove("speaks to the engine")
+    if os.getuid() == 0:
+        ways += ["writes /etc", "writes /usr", "traces", "mounts"]
+    ways += ["writes evidence", "writes checkout"]
+    try:
+        how, said = await jail.attempt("host", *ways)
+    finally:
+        for place in ("/etc", "/usr"):
+            Path(place, f"moss-hostile-{jail.mark}").unlink(missing_ok=True)
+    allowed = {} if os.getuid() == 0 else {"writes evidence": "failed (Permission denied)"}
+    assert {attempt: end for attempt, end in how.items() if end != "done"} == allowed
+    assert "changed the evidence" in said or os.getuid() != 0
+
+
+# What is left
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_process_that_is_left_behind_is_ended_and_told_whatever_it_did_to_hide(jail: Prison, kind: str) -> None:
+    how, said = await jail.attempt(kind, "leaves a process")
+    assert how == {"leaves a process": "done"}
+    assert "left a process behind in role locate; it was killed" in said
+    assert jail.left() == []
+
+
+async def test_on_the_host_one_that_hides_well_lives_on(jail: Prison) -> None:
+    _, said = await jail.attempt("host", "leaves a process")
+    assert said == ""
+    assert len(jail.left()) == 1, "which is why a sandbox is better"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whoever_tries_to_end_its_guard_ends_itself_at_most(jail: Prison, kind: str) -> None:
+    await jail.attempt(kind, "leaves a process", "kills its guard")
+    assert jail.left() == []
+
+
+def hiding(jail: Prison, kind: str) -> Program:
+    """It hides a process, says so, and hangs."""
+    script = f"import os, time; from tests_hostile import leaves_a_process; leaves_a_process({jail.mark!r})"
+    copy = jail.bench.where / "tests_hostile.py"
+    copy.write_text((ROOT / "tests/support/hostile.py").read_text())
+    script = f"import sys; sys.path.insert(0, {str(copy.parent)!r}); {script}; print('up', flush=True); time.sleep(60)"
+    argv = (jail.python(kind), "-c", script)
+    return Program("hiding", argv, Command(), sandbox=jail.sandbox(kind), shows=(copy,))
+
+
+async def up(jail: Prison) -> None:
+    told = jail.bench.where / "artefacts" / "stdout.txt"
+    await until(lambda: told.exists() and told.read_text().startswith("up"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_at_the_limit_nothing_survives(jail: Prison, kind: str) -> None:
+    said = await jail.complaint(hiding(jail, kind), timeout_s=3.0)
+    assert "it did not end within 3 s and was killed" in said
+    assert (jail.bench.where / "artefacts" / "stdout.txt").read_text() == "up\n"
+    assert jail.left() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stop_ends_everything_in_less_than_five_seconds(jail: Prison, kind: str) -> None:
+    asked = asyncio.create_task(ask(hiding(jail, kind), await jail.bench.brief()))
+    await up(jail)
+    assert len(jail.left()) == 1
+    began = time.monotonic()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert time.monotonic() - began < 5
+    assert jail.left() == []
+
+
+def started(*argv: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(argv, cwd=ROOT)
+
+
+MORTAL = """
+import asyncio, sys, tempfile
+from pathlib import Path
+from core.coders.coder import Brief
+from core.coders.ask import ask
+from core.coders.bubblewrap import Bubblewrap
+from core.coders.command import Command
+from core.coders.program import Program
+from core.coders.showing import Secret
+from core.model.replies import Role
+where, data, mark = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+script = f"setsid env -i sleep {mark} & setsid sleep {mark} & echo up; sleep {mark}"
+coder = Program("sh", ("sh", "-c", script), Command(), sandbox=Bubblewrap(Secret(data, data.parent / "home")))
+parts = (where / name for name in ("checkout", "evidence", "artefacts"))
+asyncio.run(ask(coder, Brief(Role.locate, f"run-{mark}/x", "?", *parts, may_write=False, timeout_s=60)))
+"""
+
+
+@needs_bubblewrap
+async def test_a_moss_that_is_killed_leaves_nothing_running_under_bubblewrap(jail: Prison) -> None:
+    await jail.bench.brief()
+    argv = (sys.executable, "-c", MORTAL, str(jail.bench.where), str(jail.secret.data), jail.mark)
+    moss = started(*argv)
+    try:
+        await up(jail)
+        await until(lambda: len(sleeping(jail.mark)) == 3)
+        moss.send_signal(signal.SIGKILL)
+        moss.wait(5)
+        await until(lambda: not sleeping(jail.mark), within_s=5)
+    finally:
+        moss.kill()
+        moss.wait()
+
+
+# What an honest coder has
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_honest_coder_works_in_every_sandbox_as_on_the_host(jail: Prison, kind: str) -> None:
+    look = (
+        "git status && git diff && git log --oneline && python3 -c 'import ssl, json' && cat $MOSS_EVIDENCE/brief.json"
+    )
+    edit = "echo '# new' >> agent.py && git add -A && echo '{\"summary\": \"done\"}'"
+    script = f"PATH=/usr/local/bin:/usr/bin:/bin; cat >&2; ({look}) >$TMPDIR/said && {edit}"
+    coder = Program("sh", ("sh", "-c", script), Command(), sandbox=jail.sandbox(kind))
+    brief = await jail.bench.brief(Role.implement)
+    await ask(coder, brief)
+    assert "# new" in (brief.checkout / "agent.py").read_text()
+    assert (brief.artefacts / "stderr.txt").read_text() == brief.prompt
+    assert jail.notes() == ""
+
+
+@needs_bubblewrap
+async def test_the_environment_in_a_sandbox_is_the_one_on_the_host(
+    jail: Prison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_TOKEN", "xoxb-secret")
+    monkeypatch.setenv("MODEL_KEY", "key-1234567")
+    script = "import json, os, sys; print(json.dumps(dict(os.environ)), file=sys.stderr)"
+    seen = {}
+    for kind in ("host", "bubblewrap"):
+        coder = Program("py", (sys.executable, "-c", script), Command(), ("MODEL_KEY",), jail.sandbox(kind))
+        await jail.complaint(coder)
+        said = (jail.bench.where / "artefacts" / "stderr.txt").read_text()
+        seen[kind] = {name: value for name, value in json.loads(said).items() if name not in ("HOME", "TMPDIR")}
+        seen[kind].pop("MOSS_SCHEMA")
+    assert seen["bubblewrap"] == seen["host"]
+    assert "SLACK_TOKEN" not in seen["host"]
+
+
+class Asks:
+    """A Provider whose program reaches a model at its lane."""
+
+    api = "openai"
+
+    def start(self, brief: Brief, home: Path, way: Way | None) -> Start:
+        assert way
+        return Start((), {"MODEL": way.url, "TOKEN": way.token})
+
+    def hear(self, said: str, complaint: str, exit_code: int) -> Heard:
+        return Heard(said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_lane_is_the_one_way_out(jail: Prison, kind: str) -> None:
+    script = (
+        "import os, sys, urllib.request as r;"
+        "q = r.Request(os.environ['MODEL'], headers={'X-Token': os.environ['TOKEN']});"
+        "print([r.urlopen(q).read() for _ in range(3)], file=sys.stderr)"
+    )
+    lanes = FakeLanes()
+    argv = (jail.python(kind), "-c", script)
+    coder = Program("asks", argv, Asks(), sandbox=jail.sandbox(kind), lanes=lanes)  # type: ignore[arg-type]
+    await jail.complaint(coder)
+    assert "b'model', b'model', b'model'" in (jail.bench.where / "artefacts" / "stderr.txt").read_text()
+    assert b"x-token: lane-token" in lanes.heard[0].lower()
+    assert jail.notes() == ""
+
+
+@needs_bubblewrap
+async def test_what_is_not_there_is_told_in_a_sentence(jail: Prison) -> None:
+    coder = Program("gone", ("/bin/sh", "-c", "true"), Command(), sandbox=Bubblewrap(Secret(Path("/"), Path("/"))))
+    assert await coder.ping()
+    script = jail.bench.where / "coder"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    said = await jail.complaint(Program("gone", (str(script),), Command(), sandbox=jail.sandbox("bubblewrap")))
+    assert f"`{script}` did not start in the sandbox bubblewrap: No such file or directory; see that" in said
+
+
+@needs_bubblewrap
+async def test_a_scripted_coder_plays_every_role_in_bubblewrap(jail: Prison) -> None:
+    argv, scenario = scripted(jail.bench.where)
+    log = Path(f"{scenario}.calls.jsonl")
+    log.touch()
+    coder = Program("scripted", argv, Command(), sandbox=jail.sandbox("bubblewrap"), shows=(scenario, log))
+    assert "Read-only file system" in await jail.complaint(coder), "what is shown may only be read"
+    assert calls(scenario) == []
+
+
+@needs_bubblewrap
+async def test_a_sandbox_costs_tens_of_milliseconds(jail: Prison) -> None:
+    async def fastest(kind: str) -> float:
+        coder = Program("true", ("/bin/sh", "-c", "true"), Command(), sandbox=jail.sandbox(kind))
+        times = []
+        for _ in range(5):
+            began = time.monotonic()
+            await jail.complaint(coder)
+            times.append((time.monotonic() - began) / 2)  # there are two tries
+        return min(times)
+
+    assert await fastest("bubblewrap") - await fastest("host") < 0.4
