@@ -11,11 +11,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from core.coders.catalogue import anchored
+from core.coders.catalogue import CoderSettings, anchored
 from core.model.errors import NotFound
 
 OPERATOR, USER = "operator", "user"
 DESK, OWNERS = "desk", "desk-moss"
+RECORDING = "recorded_coder.py"
 
 THIS_PYTHON = (sys.executable, "-S")
 """Where the example says `python3`, which may be missing here under that name, or be an old one."""
@@ -65,6 +66,16 @@ def written(data: Path, host: str) -> dict[str, Any]:
         "permits": {"maintainers": [USER]},
         "evolve": {"depth": "shallow"},
     }
+
+
+def recorded(coder: CoderSettings) -> bool:
+    """Whether every role is played by the recording that comes with Moss, which does nothing but what is written."""
+    try:
+        recording = str(examples() / OWNERS / RECORDING)
+    except NotFound:
+        return False
+    every = [coder.argv, *(role.argv for role in coder.roles.values() if role.argv)]
+    return all(argv[: len(THIS_PYTHON) + 1] == (*THIS_PYTHON, recording) for argv in every)
 
 
 def here(argv: list[str], base: Path) -> list[str]:

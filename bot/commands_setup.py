@@ -13,6 +13,7 @@ import typer
 from bot import VERSION, render
 from bot import doctor as diagnosis
 from bot import init as beginning
+from bot.containment import containment
 from bot.control import user_name
 from bot.data import prepare
 from bot.exits import WARNED
@@ -22,7 +23,7 @@ from bot.terminal import AsJson, Which, load_settings, opened_store, settings_fi
 from bot.words import moment
 from core.coders import catalogue
 from core.coders.check import check
-from core.model.errors import BadInput
+from core.model.errors import BadInput, Unavailable
 from core.model.replies import Role, schema
 from core.pipeline.check_substrate import Finding, Outcome
 from core.store import people
@@ -173,7 +174,11 @@ def coder_schema(role: Annotated[Role, typer.Argument(metavar="ROLE")], as_json:
 async def coder_check(as_json: AsJson = False) -> None:
     """Try the coding-agent program in every role, on a tiny agent and without a run."""
     settings = load_settings()
-    coders, where = catalogue.coders(settings.coder), settings.data / "coder-check"
+    contained = await containment(settings)
+    if not contained.works:
+        raise Unavailable(contained.sentence)
+    _tell(Finding("sandbox", Outcome.ok, contained.sentence), as_json)
+    coders, where = catalogue.coders(settings.coder, contained.sandbox), settings.data / "coder-check"
     prepare(settings.data)
     findings = []
     async for each in check(coders, where):

@@ -18,6 +18,7 @@ from rich.text import Text
 from bot import control, pitfalls
 from bot.adapters import platforms
 from bot.chat import Health
+from bot.containment import containment
 from bot.data import installation
 from bot.pitfalls import failed, warning
 from bot.settings import Settings
@@ -186,11 +187,14 @@ def is_free(host: str, port: int) -> bool:
 
 
 async def _coders(settings: Settings) -> list[Finding]:
+    contained = await containment(settings)
+    level = Outcome.warning if contained.sandbox.name == "host" else Outcome.ok if contained.works else Outcome.failed
+    findings = [Finding("sandbox", level, contained.sentence)]
     try:
-        coders = catalogue.coders(settings.coder)
+        coders = catalogue.coders(settings.coder, contained.sandbox)
     except MossError as problem:
-        return [failed("coder", problem.sentence)]
-    return [await _checked(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]
+        return [*findings, failed("coder", problem.sentence)]
+    return [*findings, *[await _checked(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]]
 
 
 async def _host(settings: Settings, store: Store | None) -> list[Finding]:

@@ -29,6 +29,9 @@ class Start:
     host: str
     """What answers, or why nothing does."""
     isolates: bool
+    sandbox: str
+    """Where coders work, or why nowhere."""
+    sandbox_works: bool
     room: str | None
     """The address of the page."""
     live: dict[str, int | None]
@@ -62,6 +65,8 @@ async def started(moss: Moss, welcome: Welcome | None = None, *, may_show: bool 
         socket=str(settings.socket),
         host=host,
         isolates=moss.host.isolates,
+        sandbox=moss.contained.sentence if moss.contained else "",
+        sandbox_works=moss.contained is None or moss.contained.works,
         room=_room(settings.data),
         live={name: version.number if version else None for name, version in versions.items()},
         approvers=approvers,
@@ -83,6 +88,7 @@ def _room(data: Path) -> str | None:
 
 def greeting(start: Start) -> RenderableType:
     rows = [("data", start.data), ("host", line(start.host, 200))]
+    rows += [("coders", line(start.sandbox, 300))] if start.sandbox and start.sandbox_works else []
     rows += [("room", start.room)] if start.room else []
     rows += [(name, f"version {n} is live" if n is not None else "not live yet") for name, n in start.live.items()]
     rows += [("approvers", ", ".join(start.approvers) or "nobody yet: name some in [consent] of moss.toml")]
@@ -91,6 +97,8 @@ def greeting(start: Start) -> RenderableType:
     told: list[RenderableType] = [Text.assemble((f"  {name:<{width}}  ", "bold"), value) for name, value in rows]
     if not start.isolates:
         told.append(Text("  Nothing isolates agents from this machine; only trusted ones are run.", style="yellow"))
+    if not start.sandbox_works:
+        told.append(Text(f"  No repair can be made: {line(start.sandbox, 300)}", style="red"))
     if start.problem:
         told.append(Text(f"  {line(start.problem, 300)}", style="red"))
     if start.tokens:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bot import dockerfile
+from bot.containment import secret
 from bot.dockerfile import Dockerfile
-from bot.moss_toml import CODERS, Container, Found, HostName, Wishes
+from bot.moss_toml import CODERS, DATA, Container, Found, HostName, Wishes
 from bot.words import line
+from core.coders.bubblewrap import Bubblewrap
 from core.containers.docker_host import DockerHost
 from core.containers.host import label
 from core.model.errors import BadInput, MossError, Refused, Unavailable
@@ -47,7 +49,17 @@ async def detect(directory: Path, wishes: Wishes) -> Found:
         coders=tuple(name for name in CODERS if shutil.which(name, path=safe_env().get("PATH"))),
         container=container,
         problems=tuple(problems),
+        no_sandbox=await _no_sandbox(directory),
     )
+
+
+async def _no_sandbox(directory: Path) -> str:
+    """Why nothing confines coders here, or nothing when something does."""
+    try:
+        await Bubblewrap(secret(directory / DATA, None)).ping()
+    except MossError as problem:
+        return problem.sentence
+    return ""
 
 
 def _git_dir(root: Path) -> Path:

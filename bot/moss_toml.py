@@ -82,6 +82,8 @@ class Found:
     container: Container | None
     problems: tuple[str, ...] = ()
     """What has to be mended before Moss can work, whatever stands in the file."""
+    no_sandbox: str = ""
+    """Why nothing confines coders here."""
 
 
 def moss_toml(found: Found, wishes: Wishes, base: Path) -> str:
@@ -186,6 +188,7 @@ def _adopted(container: Container) -> Iterator[str]:
 def _coder(found: Found, wishes: Wishes) -> Iterator[str]:
     yield "# The coding agent: any program that follows docs/coder-protocol.md. `moss coder check` tries it."
     yield "[coder]"
+    yield from _sandbox(found, wishes)
     if wishes.coder:
         yield f"argv = {_toml(wishes.coder)}"
         yield ""
@@ -206,6 +209,16 @@ def _coder(found: Found, wishes: Wishes) -> Iterator[str]:
         yield "[coder.roles.implement]"
         yield f"argv = {_toml(known.editing)}"
         yield ""
+
+
+def _sandbox(found: Found, wishes: Wishes) -> Iterator[str]:
+    if not found.no_sandbox:
+        return
+    yield f"# {line(found.no_sandbox, 300)}"
+    if wishes.trusted:
+        yield 'sandbox = "host"  # it runs as Moss\'s own user then, and may do and read whatever that user may'
+    else:
+        yield '# sandbox = "host"  # without a sandbox it may do and read whatever Moss\'s own user may'
 
 
 def _consent(wishes: Wishes) -> Iterator[str]:

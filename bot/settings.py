@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     """A person's other names, such as `anna = ["cli:anna"]`, so that who starts a run cannot approve it alone."""
 
     _built_in: bool = PrivateAttr(default=False)
+    _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _distinct(self) -> "Settings":
@@ -77,6 +78,11 @@ class Settings(BaseSettings):
     def built_in(self) -> bool:
         """Nobody wrote them: this Moss is one to be tried out."""
         return self._built_in
+
+    @property
+    def file(self) -> Path | None:
+        """Where they are written."""
+        return self._file
 
     @property
     def data(self) -> Path:
@@ -159,6 +165,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise BadInput(f"The settings have {count}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
     settings._built_in = built is not None
+    settings._file = None if built else path
     return _absolute(settings, path.parent)
 
 

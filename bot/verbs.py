@@ -11,6 +11,7 @@ from bot.places import alias, substrate_of
 from bot.rates import Rates
 from bot.settings import Settings
 from core import consent
+from core.coders.choose import Choice
 from core.containers.host import Host
 from core.dispatch import Dispatch
 from core.model.batch import Batch, BatchState
@@ -51,6 +52,8 @@ class Moss:
     """Where a run can be read whole; empty when nowhere."""
     health: Callable[[], Sequence[Health]] = tuple
     """Of every connection to a platform."""
+    contained: Choice | None = None
+    """Where coders work."""
     rates: Rates = field(default_factory=Rates)
 
 

@@ -21,6 +21,7 @@ from bot.adapters.room.server import Room
 from bot.announcer import Announcer
 from bot.answers import answers, follow
 from bot.chat import Adapter, Health
+from bot.containment import containment
 from bot.data import alone, prepare
 from bot.digest import Digests
 from bot.forgetting import forget
@@ -96,11 +97,14 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
         for substrate in settings.substrate:
             async with store.changing(substrate.name) as change:
                 await substrates.save(change, substrate, "moss.toml")
+        contained = await containment(settings)
+        tell = log.info if contained.works else log.error
+        tell("sandbox", sentence=contained.sentence)
         durable = Durable(settings.database_url, store, clock=system_clock)
         evolution = Evolution(
             store=store,
             host=host,
-            coders=catalogue.coders(settings.coder),
+            coders=catalogue.coders(settings.coder, contained.sandbox),
             policy=settings.consent,
             owner=owner,
             data=settings.data,
@@ -124,7 +128,7 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
             stack.push_async_callback(adapter.close)
         chats = {adapter.chat.platform: adapter.chat for adapter in adapters}
         page = room.page if room else lambda run: ""
-        yield Moss(settings, store, host, dispatch, inbox, chats, page, health), adapters
+        yield Moss(settings, store, host, dispatch, inbox, chats, page, health, contained), adapters
 
 
 async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -> None:

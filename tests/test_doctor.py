@@ -62,11 +62,11 @@ def test_warnings_and_failures_end_in_different_ways(house: House) -> None:
     assert house.moss("doctor").code == 0
     strict = house.moss("doctor", "--strict")
     assert strict.code == 7
-    assert strict.out.splitlines()[-1] == "1 warning"
+    assert strict.out.splitlines()[-1] == "2 warnings", "neither agents nor coders are confined"
     house.settle(("[substrate.run]", 'branch = "gone"\n[substrate.run]'))
     failed = house.moss("doctor", "--strict")
     assert failed.code == 1
-    assert failed.out.splitlines()[-1] == "1 failed, 1 warning"
+    assert failed.out.splitlines()[-1] == "1 failed, 2 warnings"
 
 
 def test_warnings_and_failures_have_different_colours() -> None:

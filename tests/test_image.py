@@ -33,6 +33,7 @@ heartbeat = "/state/heartbeat.json"
 
 [coder]
 argv = ["sh"]
+sandbox = "host"
 """
 
 

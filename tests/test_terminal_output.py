@@ -1,6 +1,7 @@
 """What a terminal shows while Moss works: the start, the log, the progress of a run. Nothing from outside steers it."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console, RenderableType
 
@@ -27,6 +28,8 @@ def start(**changes: object) -> Start:
         "socket": "/srv/moss-data/moss.sock",
         "host": "Docker Engine 28 answers.",
         "isolates": True,
+        "sandbox": "Bubblewrap: coders see nothing.",
+        "sandbox_works": True,
         "room": "http://127.0.0.1:8090",
         "live": {"desk": 3},
         "approvers": ("anna", "ben"),
@@ -44,6 +47,7 @@ def test_a_start_says_where_everything_is_and_what_to_do_next() -> None:
         "process 7",
         "/srv/moss-data",
         "Docker Engine 28",
+        "Bubblewrap: coders see nothing",
         "http://127.0.0.1:8090",
         "version 3 is live",
         "anna, ben",
@@ -54,7 +58,9 @@ def test_a_start_says_where_everything_is_and_what_to_do_next() -> None:
 
 
 def test_a_start_says_what_is_missing_and_how_to_get_it() -> None:
-    said = text(greeting(start(live={"desk": None, "shop": None}, without_token=("ben",), room=None, isolates=False)))
+    missing = start(live={"desk": None, "shop": None}, without_token=("ben",), room=None, isolates=False)
+    said = text(greeting(replace(missing, sandbox="Nothing confines coders here; mend it.", sandbox_works=False)))
+    assert "No repair can be made: Nothing confines coders here; mend it." in said
     assert "moss adopt --substrate desk" in said
     assert "moss adopt --substrate shop" in said
     assert "moss people add ben" in said

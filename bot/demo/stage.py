@@ -58,6 +58,8 @@ class Stage:
     root: Path
     url: str
     tokens: dict[str, str]
+    sandbox: str = ""
+    """Where the coder works."""
 
     @property
     def data(self) -> Path:
@@ -113,7 +115,7 @@ async def stage(host: HostName, fix: Fix, *, keep: bool) -> AsyncIterator[Stage]
     (root / ABOUT).write_text(json.dumps(asdict(about)), encoding="utf-8")
     try:
         async with _moss(root, about, fix) as ready:
-            yield Stage(root, ready["room"], ready["tokens"])
+            yield Stage(root, ready["room"], ready["tokens"], ready["sandbox"])
     finally:
         if not keep:
             await asyncio.shield(_strike(root, about))

@@ -100,6 +100,7 @@ async def up(options: Options, screen: Screen) -> AsyncIterator["Play"]:
         with screen.act("set up", "a repository of the desk, `moss run`, adopted and probed"):
             here = await stack.enter_async_context(stage(options.host, options.fix, keep=options.keep))
         screen.note(f"The room is at {here.url}")
+        screen.note(here.sandbox)
         user, operator = [
             await stack.enter_async_context(Person.entered(here.url, name, here.tokens[name], CHANNEL))
             for name in (built_in.USER, built_in.OPERATOR)

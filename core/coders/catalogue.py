@@ -27,6 +27,7 @@ TIME_LIMITS_S: Mapping[Role, float] = {
 }
 
 Provider = Literal["command"]
+Containment = Literal["auto", "bubblewrap", "host"]
 Argv = tuple[str, ...]
 
 _OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
@@ -64,6 +65,11 @@ class CoderSettings(Part):
     """Names of variables of Moss's own environment that the program gets, such as the key of its model."""
     timeout_s: float | None = Field(default=None, gt=0)
     """The most that one stage may take, in every role; without it each role has its own limit."""
+    sandbox: Containment = "auto"
+    """Where the program is started: `auto` takes what works here, and `host`, which confines nothing, must be asked
+    for; see `docs/sandbox.md`."""
+    shows: tuple[Path, ...] = ()
+    """Files and directories of this machine that the program may read in its sandbox, besides what every one may."""
     roles: dict[Role, RoleSettings] = {}
     """What is different for one role."""
 
@@ -78,7 +84,8 @@ class CoderSettings(Part):
             role: own.model_copy(update={"argv": own.argv and anchored(own.argv, base)})
             for role, own in self.roles.items()
         }
-        return self.model_copy(update={"argv": anchored(self.argv, base), "roles": roles})
+        shows = tuple(Path(os.path.abspath(base / path.expanduser())) for path in self.shows)
+        return self.model_copy(update={"argv": anchored(self.argv, base), "roles": roles, "shows": shows})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ def _coder(common: CoderSettings, own: RoleSettings, sandbox: Sandbox, lanes: La
                     f"The coder's program `{argv[0]}` is a relative path, which would lead into the code under repair; "
                     "give an absolute path or a program on PATH."
                 )
-            return Program(named or Path(argv[0]).name, argv, Command(), env_from, sandbox, lanes)
+            return Program(named or Path(argv[0]).name, argv, Command(), env_from, sandbox, lanes, common.shows)
         case _:
             assert_never(provider)
 

@@ -116,6 +116,7 @@ tests.command = ["python3", "-S", "-B", "tests/test_prices.py"]
 name = "scripted"
 argv = {argv}
 timeout_s = 60
+sandbox = "host"
 
 [consent]
 approvers = ["ann", "bob"]

@@ -50,6 +50,7 @@ command = ["sh", "tests/run.sh"]
 [coder]
 provider = "command"
 argv = ["sh", "{coder}"]
+sandbox = "host"
 
 [consent]
 approvers = ["ann", "bob"]
