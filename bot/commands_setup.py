@@ -174,12 +174,11 @@ def coder_schema(role: Annotated[Role, typer.Argument(metavar="ROLE")], as_json:
 async def coder_check(as_json: AsJson = False) -> None:
     """Try the coding-agent program in every role, on a tiny agent and without a run."""
     settings = load_settings()
-    contained = await containment(settings)
+    contained = await containment(settings, prepare(settings.data))
     if not contained.works:
         raise Unavailable(contained.sentence)
     _tell(Finding("sandbox", Outcome.ok, contained.sentence), as_json)
     coders, where = catalogue.coders(settings.coder, contained.sandbox), settings.data / "coder-check"
-    prepare(settings.data)
     findings = []
     async for each in check(coders, where):
         findings.append(each)

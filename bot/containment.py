@@ -8,10 +8,10 @@ from core.coders.choose import Choice, choose
 from core.coders.showing import Secret
 
 
-async def containment(settings: Settings) -> Choice:
-    return await choose(
-        settings.coder, secret(settings.data, settings.file), harmless=built_in.recorded(settings.coder)
-    )
+async def containment(settings: Settings, owner: str) -> Choice:
+    """`owner` is the id of this installation, which stands on every container that it makes."""
+    hidden = secret(settings.data, settings.file)
+    return await choose(settings.coder, hidden, owner, harmless=built_in.recorded(settings.coder))
 
 
 def secret(data: Path, file: Path | None) -> Secret:

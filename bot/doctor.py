@@ -187,7 +187,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 async def _coders(settings: Settings) -> list[Finding]:
-    contained = await containment(settings)
+    contained = await containment(settings, installation(settings.data) or new_id("doctor"))
     level = Outcome.warning if contained.sandbox.name == "host" else Outcome.ok if contained.works else Outcome.failed
     findings = [Finding("sandbox", level, contained.sentence)]
     try:

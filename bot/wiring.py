@@ -97,7 +97,7 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
         for substrate in settings.substrate:
             async with store.changing(substrate.name) as change:
                 await substrates.save(change, substrate, "moss.toml")
-        contained = await containment(settings)
+        contained = await containment(settings, owner)
         tell = log.info if contained.works else log.error
         tell("sandbox", sentence=contained.sentence)
         durable = Durable(settings.database_url, store, clock=system_clock)

@@ -24,13 +24,13 @@ from core.coders.showing import Secret
 from core.model.replies import Role
 from core.repository import Change, Clone
 from tests.support.bench import Bench
-from tests.support.needs import needs_bubblewrap
+from tests.support.needs import needs_bubblewrap, needs_engine
 from tests.support.prison import FakeLanes, Prison, prison, sleeping
 from tests.support.scripted_coder import calls, scripted
 from tests.support.until import until
 
 ROOT = Path(__file__).parents[1]
-KINDS = [pytest.param("bubblewrap", marks=needs_bubblewrap)]
+KINDS = [pytest.param("bubblewrap", marks=needs_bubblewrap), pytest.param("container", marks=needs_engine)]
 Prepared = tuple[Clone, str, Change]
 
 
@@ -66,6 +66,13 @@ REACHING = {
     "asks for a name": "asked for the address of another machine",
 }
 """What an honest one may do as well."""
+UNTOLD = {
+    (
+        "container",
+        "writes home",
+    ): "only the places of keys are decoys there, since an image may keep programs in a home",
+    ("container", "asks for a name"): "the engine names a server, which is another machine",
+}
 WRITING = ("writes /etc", "writes /usr", "writes evidence", "writes checkout")
 LOOKING = ("reads the settings", "finds the key", "looks at processes", "traces", "mounts")
 
@@ -79,10 +86,10 @@ async def test_every_way_out_of_a_sandbox_is_closed_and_the_attempt_is_told(jail
     assert how.keys() == set(every)
     assert said.startswith("Misconduct: Coder hostile ")
     places = {"home": jail.secret.home, "data": jail.secret.data}
-    for words in OUT.values():
-        assert words.format(**places) in said
-        assert words.format(**places) in jail.notes()
-    for words in REACHING.values():
+    for words in (words.format(**places) for attempt, words in OUT.items() if (kind, attempt) not in UNTOLD):
+        assert words in said
+        assert words in jail.notes()
+    for words in (words for attempt, words in REACHING.items() if (kind, attempt) not in UNTOLD):
         assert words not in said
         assert words in jail.notes()
     assert (jail.secret.data / "moss.db").read_bytes() == b"REAL"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.coders.coder import Coder, Lanes, Sandbox
 from core.coders.command import Command
@@ -27,7 +27,7 @@ TIME_LIMITS_S: Mapping[Role, float] = {
 }
 
 Provider = Literal["command"]
-Containment = Literal["auto", "bubblewrap", "host"]
+Containment = Literal["auto", "container", "bubblewrap", "host"]
 Argv = tuple[str, ...]
 
 _OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
@@ -68,6 +68,8 @@ class CoderSettings(Part):
     sandbox: Containment = "auto"
     """Where the program is started: `auto` takes what works here, and `host`, which confines nothing, must be asked
     for; see `docs/sandbox.md`."""
+    image: str | None = Field(default=None, min_length=1)
+    """For containers: an image on the engine that holds the program, and `python3` for what watches over it."""
     shows: tuple[Path, ...] = ()
     """Files and directories of this machine that the program may read in its sandbox, besides what every one may."""
     roles: dict[Role, RoleSettings] = {}
@@ -77,6 +79,12 @@ class CoderSettings(Part):
     @classmethod
     def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _passable(names)
+
+    @model_validator(mode="after")
+    def _has_image(self) -> "CoderSettings":
+        if self.sandbox == "container" and self.image is None:
+            raise ValueError('`sandbox = "container"` needs an `image`, which holds the program; name one')
+        return self
 
     def starting_at(self, base: Path) -> "CoderSettings":
         """With every path made absolute: a coder's working directory is the checkout, and nothing in it may be run."""

@@ -6,8 +6,11 @@ from typing import assert_never
 from core.coders.bubblewrap import Bubblewrap
 from core.coders.catalogue import CoderSettings
 from core.coders.coder import Ended, Lane, Order, Sandbox
+from core.coders.container_sandbox import ContainerSandbox
 from core.coders.host_sandbox import HostSandbox
 from core.coders.showing import Secret
+from core.containers.docker_coder import CoderBoxes
+from core.containers.docker_host import SILENCE_S, SOCKET
 from core.model.errors import MossError, Unavailable
 
 
@@ -36,20 +39,26 @@ class Choice:
     works: bool
 
 
-async def choose(settings: CoderSettings, secret: Secret, *, harmless: bool = False) -> Choice:
+async def choose(
+    settings: CoderSettings, secret: Secret, owner: str, *, harmless: bool = False, engine_url: str = SOCKET
+) -> Choice:
     """`auto` takes the strongest that works here, and none at all for nobody but a coder that is `harmless`: one that
     comes with Moss and does what is written in it."""
     try:
         secret.check(settings.shows)
     except MossError as problem:
         return Choice(Nowhere(problem.sentence), problem.sentence, works=False)
+    image = settings.image
+    boxes = [ContainerSandbox(CoderBoxes(engine_url, SILENCE_S), image, secret, owner)] if image else []
     match settings.sandbox:
         case "host":
             return Choice(HostSandbox(), HOST, works=True)
+        case "container":
+            return await _tried(*boxes)
         case "bubblewrap":
             return await _tried(Bubblewrap(secret))
         case "auto":
-            return await _strongest([Bubblewrap(secret)], harmless=harmless)
+            return await _strongest([*boxes, Bubblewrap(secret)], harmless=harmless)
         case _:
             assert_never(settings.sandbox)
 

@@ -147,6 +147,8 @@ def counted() -> dict[str, int]:
 
 def start(order: dict[str, Any]) -> int:
     """The program's number. What keeps it from starting is told by raising OSError."""
+    own = dict(os.environ) if order["beside"] else {}  # noqa: TID251 (that of an image, where it is run)
+    env = {**own, **order["env"]}
     told, tell = os.pipe()  # both are closed by the exec that works
     pid = os.fork()
     if pid == 0:
@@ -156,7 +158,7 @@ def start(order: dict[str, Any]) -> int:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             os.chdir(order["cwd"])
-            os.execvpe(order["argv"][0], order["argv"], order["env"])
+            os.execvpe(order["argv"][0], order["argv"], env)
         except OSError as problem:
             os.write(tell, str(problem.errno).encode())
         finally:

@@ -100,9 +100,9 @@ class Post:
 
 
 @asynccontextmanager
-async def opened(order: Order, env: Mapping[str, str], traps: Traps) -> AsyncIterator[Post]:
+async def opened(order: Order, env: Mapping[str, str], traps: Traps, *, beside: bool = False) -> AsyncIterator[Post]:
     """A directory beside the fresh home, with a socket at which one caller gets the order: the starter, since it calls
-    before the program exists."""
+    before the program exists. `beside` an environment that the image has, the program gets this one."""
     where = order.home.with_name(f"{order.home.name}.post")
     await asyncio.to_thread(_lay, where, order)
     post = Post(where)
@@ -110,6 +110,7 @@ async def opened(order: Order, env: Mapping[str, str], traps: Traps) -> AsyncIte
     said = {
         "argv": list(order.argv),
         "env": dict(env),
+        "beside": beside,
         "cwd": str(brief.checkout),
         "port": PORT,
         "lane": str(WITHIN / "lane") if order.lane else None,

@@ -57,13 +57,22 @@ class Shown:
 def needed(argv: tuple[str, ...], search: str, secret: Secret) -> list[Shown]:
     """What a command needs beyond SYSTEM: the program, and the files that its arguments name."""
     found = dict.fromkeys(_of_program(Path(argv[0]), search))
-    for word in argv[1:]:
-        path = Path(word.partition("=")[2] if word.startswith("-") and "=" in word else word)
-        if not path.is_absolute() or not _is_plain(path) or secret.hides(path):
-            continue
+    for path in _of_arguments(argv, secret):
         program = path.is_file() and os.access(path, os.X_OK)
         found |= dict.fromkeys(_of_program(path, search) if program else _hops(path))
     return [shown for shown in found if not _is_system(shown.path)]
+
+
+def named(argv: tuple[str, ...], secret: Secret) -> list[Path]:
+    """The files and directories of this machine that the arguments of a command name."""
+    return [path for path in _of_arguments(argv, secret) if not _is_system(path)]
+
+
+def _of_arguments(argv: tuple[str, ...], secret: Secret) -> Iterator[Path]:
+    for word in argv[1:]:
+        path = Path(word.partition("=")[2] if word.startswith("-") and "=" in word else word)
+        if path.is_absolute() and _is_plain(path) and not secret.hides(path):
+            yield path
 
 
 def _of_program(program: Path, search: str, deep: int = 0) -> Iterator[Shown]:

@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.containers import inside
 from core.containers.host import BoxSpec, BoxState, Portrait, Volume, label
 from core.model.errors import AgentFailed, BadInput
+
+if TYPE_CHECKING:
+    from core.containers.docker_coder import CoderBox
 
 Json = dict[str, Any]
 
@@ -35,6 +38,8 @@ OURS = frozenset(
 )
 """Labels by which we tell what is ours and what it is for."""
 
+CODER_MB, CODER_CPUS, CODER_PIDS = 4096, 2.0, 512
+"""What a coder may take of the machine."""
 SOCKETS = "/s"
 DOOR = "in.sock"
 _SPEAKABLE_BYTES = 100
@@ -165,6 +170,38 @@ def relay(image: str, labels: Mapping[str, str], network: str, sockets: Path, ro
             **_harmless(memory_mb=128, pids=512, log_mb=1),
             "NetworkMode": network,
             "Mounts": [{"Type": "bind", "Source": str(sockets), "Target": SOCKETS}],
+        },
+    }
+
+
+def coder(box: "CoderBox") -> Json:
+    """The container of a coder. Our starter is its first process, which nothing in there can end."""
+    made = _harmless(memory_mb=CODER_MB, pids=CODER_PIDS, log_mb=1)
+    scratch = {str(path): f"rw,exec,nosuid,nodev,size={size}m,mode=1777" for path, size in box.scratch.items()}
+    return {
+        "Image": box.image,
+        "Entrypoint": list(box.command),
+        "Cmd": [],
+        "Env": [f"{name}={value}" for name, value in box.env.items()],
+        "Labels": dict(box.labels),
+        "User": box.user,
+        "WorkingDir": "/",
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {
+            **made,
+            "Init": False,
+            "NetworkMode": "none",
+            "NanoCpus": int(CODER_CPUS * 1e9),
+            "LogConfig": {"Type": "none"},  # it is heard as it speaks
+            "Tmpfs": scratch,
+            "Mounts": [
+                {"Type": "bind", "Source": str(source), "Target": str(path), "ReadOnly": not writable}
+                for path, (source, writable) in box.shown.items()
+            ],
         },
     }
 

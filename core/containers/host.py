@@ -23,7 +23,7 @@ class label:
     """The id of the Moss installation."""
     SUBSTRATE = "moss.substrate"
     PURPOSE = "moss.purpose"
-    """`candidate`, `trial`, `check`, `live` or `relay`."""
+    """`candidate`, `trial`, `check`, `live`, `relay` or `coder`."""
     RUN = "moss.run"
     STEP = "moss.step"
     COMMIT = "moss.commit"

@@ -54,6 +54,10 @@ def speaks(path, words=b""):
         return bool(plug.recv(100))
 
 
+def engine():
+    return next(filter(os.path.exists, ("/var/run/docker.sock", "/run/docker.sock")), "/run/docker.sock")
+
+
 def names(host):
     return bool(socket.getaddrinfo(host, 443))
 
@@ -128,7 +132,7 @@ def attempts(to):
         "reaches the bridge": lambda: connects(to["bridge"], to["port"]),
         "reaches an address": lambda: connects("192.0.2.1", 443),
         "asks for a name": lambda: names("moss-test.example.com"),
-        "speaks to the engine": lambda: speaks("/var/run/docker.sock", b"GET /version HTTP/1.0\r\n\r\n"),
+        "speaks to the engine": lambda: speaks(engine(), b"GET /version HTTP/1.0\r\n\r\n"),
         "speaks to moss": lambda: speaks(to["data"] + "/moss.sock"),
         "finds the key": lambda: finds_in_environments(to["key"]),
         "looks at processes": lambda: looks_at(to["pid"]),

@@ -18,9 +18,12 @@ from core.coders.ask import ask
 from core.coders.bubblewrap import Bubblewrap
 from core.coders.coder import NOTES, STDERR, Account, Api, Lane, Sandbox
 from core.coders.command import Command
+from core.coders.container_sandbox import ContainerSandbox
 from core.coders.host_sandbox import HostSandbox
 from core.coders.program import Program
 from core.coders.showing import Secret
+from core.containers.docker_coder import CoderBoxes
+from core.containers.docker_host import RELAY_BASE, SOCKET
 from core.model.errors import CoderFailed, Misconduct
 from core.model.run import Spend
 from tests.support import hostile
@@ -42,6 +45,8 @@ class Prison:
     mark: str
 
     def sandbox(self, kind: str) -> Sandbox:
+        if kind == "container":
+            return ContainerSandbox(CoderBoxes(SOCKET, 60), RELAY_BASE, self.secret, f"test-{self.mark}")
         return {"host": HostSandbox(), "bubblewrap": Bubblewrap(self.secret)}[kind]
 
     def python(self, kind: str) -> str:
