@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from core.coders.coder import Brief, Heard, Start, Way
 from core.coders.command import Command
 from core.coders.program import Program
 from core.coders.showing import Secret
+from core.containers.docker_host import DockerHost
+from core.containers.host import label
 from core.model.replies import Role
 from core.repository import Change, Clone
+from core.swap.reconcile import Deed, Known, decide
 from tests.support.bench import Bench
 from tests.support.needs import needs_bubblewrap, needs_engine
 from tests.support.prison import FakeLanes, Prison, prison, sleeping
@@ -183,23 +187,34 @@ import asyncio, sys, tempfile
 from pathlib import Path
 from core.coders.coder import Brief
 from core.coders.ask import ask
+from core.coders.coder import Account
 from core.coders.bubblewrap import Bubblewrap
+from core.coders.container_sandbox import ContainerSandbox
 from core.coders.command import Command
 from core.coders.program import Program
 from core.coders.showing import Secret
+from core.containers.docker_coder import CoderBoxes
+from core.containers.docker_host import RELAY_BASE, SOCKET
 from core.model.replies import Role
-where, data, mark = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-script = f"setsid env -i sleep {mark} & setsid sleep {mark} & echo up; sleep {mark}"
-coder = Program("sh", ("sh", "-c", script), Command(), sandbox=Bubblewrap(Secret(data, data.parent / "home")))
+where, data, mark, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+secret = Secret(data, data.parent / "home")
+boxes = {
+    "bubblewrap": Bubblewrap(secret),
+    "container": ContainerSandbox(CoderBoxes(SOCKET, 60), RELAY_BASE, secret, f"test-{mark}"),
+}
+script = f"env -i sleep {mark} & sleep {mark} & echo up; sleep {mark}"
+coder = Program("sh", ("sh", "-c", script), Command(), sandbox=boxes[kind])
 parts = (where / name for name in ("checkout", "evidence", "artefacts"))
-asyncio.run(ask(coder, Brief(Role.locate, f"run-{mark}/x", "?", *parts, may_write=False, timeout_s=60)))
+account = Account("little", f"run-{mark}", 3, "locate")
+brief = Brief(Role.locate, f"run-{mark}/x", "?", *parts, may_write=False, timeout_s=60, account=account)
+asyncio.run(ask(coder, brief))
 """
 
 
-@needs_bubblewrap
-async def test_a_moss_that_is_killed_leaves_nothing_running_under_bubblewrap(jail: Prison) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_moss_that_is_killed_leaves_nothing_running(jail: Prison, kind: str) -> None:
     await jail.bench.brief()
-    argv = (sys.executable, "-c", MORTAL, str(jail.bench.where), str(jail.secret.data), jail.mark)
+    argv = (sys.executable, "-c", MORTAL, str(jail.bench.where), str(jail.secret.data), jail.mark, kind)
     moss = started(*argv)
     try:
         await up(jail)
@@ -210,6 +225,25 @@ async def test_a_moss_that_is_killed_leaves_nothing_running_under_bubblewrap(jai
     finally:
         moss.kill()
         moss.wait()
+    if kind == "container":
+        await is_reaped(jail)
+
+
+async def is_reaped(jail: Prison) -> None:
+    """What is left of it on the engine belongs to a run, and the next start sees that it is not under way."""
+    owner = f"test-{jail.mark}"
+    host = DockerHost(jail.secret.data, owner)
+    try:
+        (box,) = await host.boxes({label.OWNER: owner, label.SUBSTRATE: "little"})
+        known = Known("little", None, None, False, {f"run-{jail.mark}": 3}, frozenset())
+        assert decide(known, [box], {}) == [], "the very step is under way"
+        for steps in ({}, {f"run-{jail.mark}": 4}):
+            (decision,) = decide(replace(known, steps=steps), [box], {})
+            assert (decision.deed, decision.name) == (Deed.remove_box, box.name)
+        await host.remove(box.name)
+        assert await host.boxes({label.OWNER: owner}) == []
+    finally:
+        await host.close()
 
 
 # What an honest coder has
