@@ -159,7 +159,7 @@ async def answering(say: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> A
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
         yield client
     server.close()
 
@@ -228,7 +228,7 @@ async def test_a_bad_connection_is_one_sentence_in_good_time(
 
 
 async def test_nobody_listening_is_a_sentence(host: ProcessHost) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}", trust_env=False, verify=False) as client:
         with pytest.raises(AgentFailed, match="broke off"):
             await agent.say(client, host, "none", OPENAI, (), message="hello", session="s")
 

@@ -86,10 +86,10 @@ def test_any_object_is_found_behind_any_prose(prose: str, value: dict[str, objec
 @pytest.mark.parametrize("unit", ['{"":"', '{"b":1},'])
 def test_eight_megabytes_made_to_be_slow_are_read_in_seconds(unit: str) -> None:
     text = (unit * (BYTES // len(unit))) + "}"
-    began = time.monotonic()
+    began = time.process_time()  # others who are at work on this machine do not count
     with pytest.raises(NotAReply):
         read_reply(Role.verdict, text)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_a_reply_is_found_at_the_end_of_megabytes_and_not_before_that() -> None:

@@ -85,7 +85,7 @@ async def test_a_failure_inside_moss_tells_nothing_of_its_inside(tmp_path: Path)
 async def test_a_request_that_is_no_object_or_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "moss.sock"
     async with serving(path):
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://moss", timeout=30) as http:
             for body in (b"[1]", b"nonsense", b"\xff"):
                 assert (await http.post("/echo", content=body)).json()["kind"] == "BadInput"
@@ -151,7 +151,7 @@ async def test_a_stream_on_which_nothing_happens_ends_at_once_too(tmp_path: Path
 
 async def test_to_ask_for_the_head_of_the_stream_follows_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path / "moss.sock", unknown_substrate):
-        transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "moss.sock"))
+        transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "moss.sock"), verify=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://moss", timeout=5) as http:
             assert (await http.head("/facts")).status_code == 200
 

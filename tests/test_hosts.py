@@ -461,7 +461,7 @@ async def test_a_live_agent_is_reached_at_its_published_port(stage: Stage, unuse
     spec = await stage.started(SERVE, isolated=False, publish=unused_tcp_port)
     async with knocking(stage.host, spec.name) as client:
         assert client.base_url == f"http://127.0.0.1:{unused_tcp_port}"
-    async with httpx.AsyncClient(trust_env=False) as outside:
+    async with httpx.AsyncClient(trust_env=False, verify=False) as outside:
         assert (await outside.post(f"http://127.0.0.1:{unused_tcp_port}/", content=b"hi")).text == "HI"
 
 

@@ -61,7 +61,7 @@ class Running:
         self.process = subprocess.Popen(
             [*PYTHON, "-m", "desk", "serve"], cwd=source, env=self.env, stderr=subprocess.DEVNULL
         )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, verify=False)
         while True:
             try:
                 self.client.get("/health")
