@@ -41,8 +41,9 @@ format: venv
 	@$(RUN) ruff check --fix --quiet .
 	@$(RUN) ruff format --quiet .
 
+# Where compiled files may not be kept, each of many processes would compile everything anew.
 test: venv
-	@$(RUN) pytest -q -rfE -n 2 -m "not sweep" $(PYTEST_ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest -q -rfE -n auto --dist worksteal -m "not sweep" $(PYTEST_ARGS)
 
 sweep: venv
 	@$(RUN) pytest -q -s -m sweep $(PYTEST_ARGS)

@@ -1,6 +1,15 @@
-"""What concerns every test."""
+"""What concerns every test: how many processes run them, and what those need not look at again and again."""
 
 import gc
+import os
+
+import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor, since at any moment many a test waits: for a program, an engine, a clock."""
+    return min(8, 2 * len(os.sched_getaffinity(0)))
 
 
 def pytest_collection_finish() -> None:

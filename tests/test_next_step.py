@@ -192,27 +192,30 @@ def _check_offer(history: list[Done]) -> None:
         assert sum(batch) > sum(row.level for row in reference.rows if row.kind is TaskKind.batch)
 
 
-def test_over_twenty_thousand_random_runs_end_skip_no_gate_and_pass_no_budget() -> None:
+@pytest.mark.parametrize("first", range(0, 20_000, 5_000))
+def test_over_twenty_thousand_random_runs_end_skip_no_gate_and_pass_no_budget(first: int) -> None:
     ended: dict[RunState, int] = {}
-    for seed in range(20_000):
+    for seed in range(first, first + 5_000):
         terms, history, outcome = random_run(seed)
         ended[outcome.state] = ended.get(outcome.state, 0) + 1
         tier = terms.tier
         assert max((d.step.iteration for d in history), default=0) <= tier.iterations
         assert max((d.step.round for d in history), default=0) <= max(tier.plan_rounds, tier.code_rounds)
-        spent = Spend()
+        money_usd, tokens, seconds = 0.0, 0, 0.0
         for d in history:
             if d.step.stage is not Stage.offer:
-                assert terms.budget.money_usd is None or spent.money_usd < terms.budget.money_usd
-                assert terms.budget.tokens is None or spent.tokens < terms.budget.tokens
-                assert terms.budget.seconds is None or spent.seconds < terms.budget.seconds
-            spent = spent + d.spend
+                assert terms.budget.money_usd is None or money_usd < terms.budget.money_usd
+                assert terms.budget.tokens is None or tokens < terms.budget.tokens
+                assert terms.budget.seconds is None or seconds < terms.budget.seconds
+            money_usd += d.spend.money_usd
+            tokens += d.spend.tokens
+            seconds += d.spend.seconds
         if outcome.state is RunState.awaiting_consent:
             _check_offer(history)
         else:
             assert all(d.step.stage is not Stage.offer for d in history)
     assert set(ended) == {RunState.awaiting_consent, RunState.exhausted, RunState.failed, RunState.over_budget}
-    assert min(ended.values()) > 100, f"too few of one kind to mean anything: {ended}"
+    assert min(ended.values()) > 25, f"too few of one kind to mean anything: {ended}"
 
 
 def test_the_same_history_gives_the_same_step() -> None:

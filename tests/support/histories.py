@@ -1,6 +1,7 @@
 """Random runs: a source of chance answers every step until `next_step` says that the run is over."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
 
 from core.model.evidence import FailureKind
@@ -46,12 +47,12 @@ TASKS = (("t1", TaskKind.batch), ("t2", TaskKind.batch), ("g1", TaskKind.golden)
 
 def matrix(*levels: int) -> Matrix:
     """One keypoint per task, in the order of TASKS."""
-    return Matrix(
-        rows=tuple(
-            Row(task=task, kind=kind, keypoint=Keypoint(id="k", text="does it"), levels=(Level(level),))
-            for (task, kind), level in zip(TASKS, levels, strict=True)
-        )
-    )
+    return Matrix(rows=tuple(_row(task, kind, level) for (task, kind), level in zip(TASKS, levels, strict=True)))
+
+
+@cache
+def _row(task: str, kind: TaskKind, level: int) -> Row:
+    return Row(task=task, kind=kind, keypoint=Keypoint(id="k", text="does it"), levels=(Level(level),))
 
 
 def done(n: int, step: Step, result: Result, spend: Spend | None = None) -> Done:
