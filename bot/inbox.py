@@ -176,6 +176,8 @@ class Inbox:
                     await self._take_over(platforms)
                     looked = time.monotonic()
                 for delivery, lanes in await self._next(platforms):
+                    if self._ending:  # while this looked, and what `finish` has cancelled looked undone
+                        return
                     task = asyncio.create_task(self._perform(delivery, perform, give_up))
                     self._at_work[delivery.row] = AtWork(lanes, delivery.event.person, task)
             except MossError as problem:

@@ -225,6 +225,28 @@ async def test_what_one_moss_has_begun_no_other_begins_and_it_may_itself(store: 
     assert began == [("first", False, True), ("first", True, True), ("second", True, False)]
 
 
+async def test_an_inbox_that_ends_while_it_looks_takes_up_nothing_that_it_let_go(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(store)
+    worker.takes_s = 60
+    await worker.inbox.take(said(1))
+    working = worker.start()
+    await until(lambda: worker.began)
+    looks, ended = asyncio.Event(), asyncio.Event()
+
+    async def looking(platforms: object) -> None:
+        looks.set()
+        await ended.wait()
+
+    monkeypatch.setattr(worker.inbox, "_take_over", looking)
+    await looks.wait()
+    await worker.inbox.finish(0)
+    ended.set()
+    await working
+    assert worker.began == ["e1"]
+
+
 async def test_what_waits_for_the_agent_does_not_hold_up_what_is_asked_of_moss(store: Store) -> None:
     worker = Worker(store)
     worker.takes_s = 0.3
@@ -265,6 +287,7 @@ async def test_what_has_to_be_said_where_the_platform_is_away_waits_for_an_hour_
     assert rooms.TRIES_AWAY * 60 == 3600
     monkeypatch.setattr(rooms, "AT_ONCE", dict.fromkeys(rooms.AT_ONCE, 1))
     monkeypatch.setattr(rooms, "TRIES_AWAY", 20)
+    monkeypatch.setattr(rooms, "PAUSES_S", (0.05,) * len(rooms.PAUSES_S))
     worker, away = Worker(store), {"e1": 15, "e2": 99}
     perform = worker.perform
 
@@ -351,7 +374,7 @@ async def test_two_processes_never_work_on_one_event_and_keep_the_order_of_a_lan
         worker.takes_s = 0.005
     for n in range(24):
         await workers[n % 2].inbox.take(said(n, thread=f"t{n % 4}"))
-    await until(workers[0].is_idle, within_s=20)
+    await until(workers[0].is_idle, within_s=60)
     for worker, task in zip(workers, tasks, strict=True):
         await worker.inbox.finish(1)
         await task
