@@ -219,7 +219,7 @@ async def test_while_the_platform_is_away_nothing_is_lost_and_its_return_shows_t
     await until(lambda: any(one.key == key and "live as" in str(one.what) for one in room.chat.shown))
     await until(lambda: len(room.thread(key)) == 7)
     news.stop()
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 30)
     assert len({one.key for one in room.chat.shown}) == len(room.chat.shown)
 
 
@@ -233,7 +233,7 @@ async def test_a_platform_that_is_away_holds_up_no_other(store: Store, tmp_path:
         run = await room.begin()
         await until(lambda: [one for one in room.chat.shown if one.key == f"run:{run.id}"])
         news.stop()
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 30)
         assert dead.shown == []
 
 
@@ -280,7 +280,7 @@ async def test_a_workspace_that_is_away_holds_up_no_other_and_is_told_all_of_it_
     assert await behind(room) == ["news:desk:paper:w"]
     if restart:
         news.stop()
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 30)
         news = Announcer(room.store, room.settings, {"paper": chat})
         following = asyncio.create_task(news.run())
     chat.gone = frozenset()
@@ -294,7 +294,7 @@ async def test_a_workspace_that_is_away_holds_up_no_other_and_is_told_all_of_it_
     again = await room.begin(PAPER.model_copy(update={"workspace": "w"}))
     await until(lambda: [one for one in chat.shown if one.key == f"run:{again.id}"])
     news.stop()
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 30)
     assert len({one.key for one in chat.shown}) == len(chat.shown)
 
 
@@ -376,7 +376,7 @@ async def test_what_happens_between_two_rounds_is_one_edit_and_the_end_does_not_
     for n in range(25):
         await room.step(run.id, Stage.implement, 1, n, reports.CHANGE)
     news.stop()
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 30)
     assert "(round 24)" in text(room.card(key))
     assert len(edits) == 1
 

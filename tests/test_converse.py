@@ -55,7 +55,7 @@ async def live(house: House, mood: str) -> None:
     await house.host.create(spec)
     await house.host.start(name)
     await make_live(house.store, house.substrate, version)
-    async with asyncio.timeout(10), house.host.door(name) as client:
+    async with asyncio.timeout(60), house.host.door(name) as client:
         while True:
             try:
                 await client.get("/")

@@ -118,7 +118,7 @@ async def performed(store: Store, subject: str, monkeypatch: pytest.MonkeyPatch)
     evolution = SimpleNamespace(perform=None)
     dispatch = Dispatch(store, cast(Durable, durable), PaperHost(moods={}), cast(Evolution, evolution), OWNER)
     await dispatch.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await durable.jobs[room.SWAP](subject, 0)  # type: ignore[operator]
 
 

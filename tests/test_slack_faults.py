@@ -48,7 +48,7 @@ class Lived:
     adapter: SlackAdapter = field(init=False)
 
     async def card(self, words: str, button: str = "") -> Shown:
-        found = await seen(self.people, words, button=button, within_s=15)
+        found = await seen(self.people, words, button=button, within_s=60)
         assert found.thread == ""
         return found
 

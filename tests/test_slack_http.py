@@ -43,7 +43,7 @@ async def answering(store: Store, slack: LoopbackSlack, inbox: Inbox | None = No
         yield server
     finally:
         server.stop()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 30)
 
 
 async def held(store: Store) -> int:
@@ -157,4 +157,4 @@ async def test_the_secret_of_one_app_does_not_speak_for_the_workspace_of_another
             assert await held(store) == 1
         finally:
             server.stop()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 30)

@@ -64,7 +64,7 @@ async def connected(
         yield Connected(slack, server, inbox, store)
     finally:
         server.stop()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, 30)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bot.cards.progress import DOING
 from tests.support.kill_story import end_everything
 from tests.support.world import FOREIGN, MOSS, World
 
-LIMIT_S = 60
+LIMIT_S = 240
 
 
 @pytest.fixture

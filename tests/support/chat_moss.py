@@ -100,7 +100,7 @@ class ChatMoss:
     async def take(self, *events: AnyEvent) -> list[bool]:
         return [await self.inbox.take(event) for event in events]
 
-    async def work(self, within_s: float = 20, *, restart: bool = True) -> None:
+    async def work(self, within_s: float = 60, *, restart: bool = True) -> None:
         """Until nothing in the inbox is left to be done; then Moss starts again, unless it is to remember things."""
         working = asyncio.create_task(
             self.inbox.work(partial(receive, self.moss), partial(give_up, self.moss), list(self.moss.chats))

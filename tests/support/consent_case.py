@@ -93,7 +93,7 @@ class Case:
         moss = Moss(self.settings, self.store, cast(Host, self.images), dispatch, worker, chats)
         working = asyncio.create_task(worker.work(partial(receive, moss), partial(give_up, moss), [platform]))
         seen = -1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await self.waiting():
                 seen = await self.store.wait_for_change(seen, 1)
         await worker.finish(2)

@@ -85,7 +85,7 @@ class SlackDoor:
             yield
         finally:
             self.adapter.stop()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 30)
 
     async def press(self, person: str, message: str, verb: str, subject: str, reason: str = "") -> str:
         """The button of this verb and subject on the message; the same with another value where there is none."""
@@ -132,7 +132,7 @@ class DiscordDoor:
             yield
         finally:
             self.adapter.stop()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, 30)
             await self.adapter.close()
 
     async def press(self, person: str, message: str, verb: str, subject: str, reason: str = "") -> str:

@@ -180,7 +180,7 @@ EITHER = [
 @contextlib.asynccontextmanager
 async def knocking(host: Host, name: str) -> AsyncIterator[httpx.AsyncClient]:
     """Through the door, once the agent behind it answers."""
-    async with asyncio.timeout(15), host.door(name) as client:
+    async with asyncio.timeout(60), host.door(name) as client:
         while True:
             try:
                 await client.get("/")
@@ -191,7 +191,7 @@ async def knocking(host: Host, name: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def until_log(host: Host, name: str, words: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while words not in await host.logs(name):  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0.02)
 

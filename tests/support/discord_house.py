@@ -80,7 +80,7 @@ class DiscordHouse:
 
         await self.becomes(done)
 
-    async def becomes(self, condition: Callable[[], Awaitable[object]], within_s: float = 20) -> None:
+    async def becomes(self, condition: Callable[[], Awaitable[object]], within_s: float = 60) -> None:
         """Looked at whenever the store changes."""
         seen = -1
         async with asyncio.timeout(within_s):

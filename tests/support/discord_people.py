@@ -10,7 +10,7 @@ from tests.support.story import Shown
 from tests.support.until import until
 
 USERS = {"anna": 11, "ben": 12, "mary": 13, "eve": 14}
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 DIRECT = 1_000_000
 """Added to a person's id it is that of their direct messages."""
 

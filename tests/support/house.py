@@ -155,7 +155,7 @@ class House:
     async def ask(self, box: str, words: str) -> str:
         """What the agent answers, once it does."""
         body = {"messages": [{"role": "user", "content": words}]}
-        async with asyncio.timeout(10), self.host.door(box) as client:
+        async with asyncio.timeout(60), self.host.door(box) as client:
             while True:
                 try:
                     answer = await client.post("/v1/chat/completions", json=body)
@@ -182,7 +182,7 @@ class House:
 
     async def until(self, state: SwapState) -> None:
         """A swap came to this state, and may be a moment past it: facts stay, while a state may be too short to see."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 async with self.store.reading() as db:
                     chain = await facts.chain(db, "little")

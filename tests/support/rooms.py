@@ -72,7 +72,7 @@ class House:
         """Whoever uses it closes it."""
         if name is not None:
             headers["Authorization"] = f"Bearer {await self.token(name)}"
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10, verify=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, verify=False)
 
     async def heard(self) -> list[AnyEvent]:
         """What reached the inbox, in order."""
@@ -117,7 +117,7 @@ async def serving(
         yield House(room, store, settings, inbox)
     finally:
         room.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
 
 
 @contextlib.asynccontextmanager
@@ -156,7 +156,7 @@ class Events:
     def __post_init__(self) -> None:
         self._lines = self.response.aiter_lines()
 
-    async def next(self, within_s: float = 8) -> tuple[str, dict[str, Any]]:
+    async def next(self, within_s: float = 60) -> tuple[str, dict[str, Any]]:
         """The name of the next event, and its data."""
         name, data = "message", ""
         async with asyncio.timeout(within_s):
@@ -191,7 +191,7 @@ def refused(answer: httpx.Response, status: int, words: str) -> None:
 async def heard(house: House, kind: type, count: int = 1) -> list:  # type: ignore[type-arg]
     """The events of a kind, once there are so many."""
     seen, found = -1, []
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         while len(found) < count:
             seen = await house.store.wait_for_change(seen, 8)
             found = [event for event in await house.heard() if isinstance(event, kind)]

@@ -12,7 +12,7 @@ from tests.support.story import Shown
 from tests.support.until import until
 
 FORMS = ("slash_commands", "interactive")
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 
 
 def user(person: str) -> str:

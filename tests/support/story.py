@@ -20,7 +20,7 @@ from tests.support.world import World, repository_of
 MARY, ANNA, BEN = "mary", "anna", "ben"
 """Mary talks to the desk. Anna and Ben may approve; Anna starts the repair, so that Ben has to."""
 
-TURN_S, RUN_S, SWAP_S = 30.0, 300.0, 120.0
+TURN_S, RUN_S, SWAP_S = 120.0, 600.0, 300.0
 LOOK_S = 0.1
 
 

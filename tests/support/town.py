@@ -13,7 +13,7 @@ from core import process
 HOME = Path(__file__).parents[2]
 
 
-async def appears(condition: Callable[[], object], within_s: float = 15.0) -> None:
+async def appears(condition: Callable[[], object], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 (another process tells no event)
             await asyncio.sleep(0.01)
@@ -30,7 +30,7 @@ class Worker:
         assert self.child.stdin
         assert self.child.stdout
         self.child.stdin.write(words.encode() + b"\n")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             assert await self.child.stdout.readline() == b"done\n"
 
     async def killed(self) -> None:
@@ -45,7 +45,7 @@ class Worker:
         """The program ends; unless it was told to, without closing anything."""
         assert self.child.stdin
         self.child.stdin.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await self.child.wait() == 0
 
     def stopped(self) -> None:
@@ -82,7 +82,7 @@ class Town:
         worker = Worker(name, child)
         self.workers.append(worker)
         assert child.stdout
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert await child.stdout.readline() == b"ready\n"
         return worker
 

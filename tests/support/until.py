@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 
 
-async def until(condition: Callable[[], object | Awaitable[object]], within_s: float = 15.0) -> None:
+async def until(condition: Callable[[], object | Awaitable[object]], within_s: float = 60.0) -> None:
     async with asyncio.timeout(within_s):
         while True:
             found = condition()
