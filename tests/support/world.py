@@ -95,7 +95,7 @@ class World:
         self.log = root / "moss.log"
         self.tmp = root / "tmp"
         self.tmp.mkdir()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | subprocess.Popen[str] | warm.Run | None = None
         (root / "moss.toml").write_text(config)
 
     @classmethod
@@ -118,15 +118,8 @@ class World:
 
     def start(self) -> None:
         """`moss run`; returns when it answers."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*MOSS, "--config", str(self.root / "moss.toml"), "run"],
-                cwd=self.root,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        words = ["--config", str(self.root / "moss.toml"), "run"]
+        self.process = warm.Run(words, cwd=self.root, env=self.environment(), log=self.log)
         until = time.monotonic() + 60
         while not (self.root / "data" / "moss.sock").exists():
             if self.process.poll() is not None or time.monotonic() > until:
