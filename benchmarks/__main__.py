@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from benchmarks import chat, demo, orchestration, swap
+from benchmarks import chat, demo, orchestration
 from benchmarks.table import as_json, machine, show
 
-KNOWN = {module.NAME: module.measure for module in (demo, orchestration, chat, swap)}
+KNOWN = {module.NAME: module.measure for module in (demo, orchestration, chat)}
 
 
 def main() -> None:
