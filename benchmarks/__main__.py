@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from benchmarks import chat, demo, orchestration
+from benchmarks import chat, demo, orchestration, redaction
 from benchmarks.table import as_json, machine, show
 
-KNOWN = {module.NAME: module.measure for module in (demo, orchestration, chat)}
+KNOWN = {module.NAME: module.measure for module in (demo, orchestration, chat, redaction)}
 
 
 def main() -> None:

@@ -18,9 +18,13 @@ from core.model.transcript import Message, ToolCall, Transcript
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _PLACEHOLDER = re.compile(r"REDACTED[2-9a-z]{4}|\+999|0000-0000-0000-|redacted\.example")
 _TEMPLATE = re.compile(
-    r"[{}<>$%*]|\.\.\.|x{4}|^(?:your|my|the|some|example|changeme|dummy|test|fake|placeholder)", re.I
+    r"[{}<>]|^[$%]|\$[{(]|%[sd(]|\*{3}|\.\.\.|x{4}|^(?:your|example|changeme|dummy|placeholder)"
+    r"|^(?:my|the|some|test|fake)[-_. ]|^\d{4}-\d\d-\d\dT",
+    re.I,
 )
 """What stands in examples and in code where the value will be put."""
+_WORDY = re.compile(r"(?:[A-Za-z]?[a-z]*+\d{0,5}+|[A-Z]*+\d{0,5}+|\d{1,4}[a-z]{0,3})(?:[-_/.:]|$)")
+"""A part of a name, a path or a version, which words and small numbers make up."""
 _PASSES = 5
 KEY_CHARS = 6
 
@@ -32,6 +36,17 @@ def _always(_: re.Match[str]) -> bool:
 def _mixed(text: str) -> bool:
     """Letters and digits: words and plain numbers are not secrets."""
     return any(map(str.isdigit, text)) and any(map(str.isalpha, text))
+
+
+def _named(text: str) -> bool:
+    """`refresh_token_v2`, `projects/desk/versions/2`: names hold letters and digits too."""
+    at = 0
+    while at < len(text):
+        part = _WORDY.match(text, at)
+        if part is None or part.end() == at:
+            return False
+        at = part.end()
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,26 @@ _TOKENS = (
     _token("Notion token", r"ntn_", rf"{_LETTERS}{{40,}}+"),
     _token("Linear key", r"lin_api_", rf"{_LETTERS}{{32,}}+"),
     _token("age key", r"AGE-SECRET-KEY-1", r"[A-Z0-9]{50,}+"),
+    _token("Mailgun key", r"key-", r"[a-f0-9]{32}", _WORD_END),
+    _token("Mailchimp key", r"", r"[a-f0-9]{32}-us\d{1,2}", _WORD_END),
+    _token("Square token", r"sq0[a-z]{3}-", rf"{_URLSAFE}{{22,}}+"),
+    _token("New Relic key", r"NRA[KA]-|NRI[IQ]-|NRSP-", r"[A-Za-z0-9-]{20,}+"),
+    _token("Postman key", r"PMAK-", r"[a-f0-9]{24}-[a-f0-9]{34}"),
+    _token("Doppler token", r"dp\.(?:pt|st|ct|sa|scim|audit)\.", r"[A-Za-z0-9._-]{30,}+"),
+    _token("Terraform token", r"[A-Za-z0-9]{14}\.", rf"atlasv1\.{_URLSAFE}{{40,}}+"),
+    _token("Sentry token", r"sntry[us]_", r"[A-Za-z0-9_+/=-]{40,}+"),
+    _token("Figma token", r"figd_", rf"{_URLSAFE}{{30,}}+"),
+    _token("Airtable token", r"pat", rf"{_LETTERS}{{14}}\.[a-f0-9]{{64}}", _WORD_END),
+    _token("Supabase token", r"sbp_", r"[a-f0-9]{40}", _WORD_END),
+    _token("Replicate token", r"r8_", rf"{_LETTERS}{{30,}}+"),
+    _token("PlanetScale token", r"pscale_(?:tkn|pw|oauth)_", rf"{_URLSAFE}{{30,}}+"),
+    _token("Fly token", r"fm[12][abr]?_", r"[A-Za-z0-9+/=]{60,}+"),
+    _token("Artifactory token", r"AKCp", rf"{_LETTERS}{{60,}}+"),
+    _token("Dropbox token", r"sl\.", rf"{_URLSAFE}{{100,}}+"),
+    _token("Netlify token", r"nfp_", rf"{_LETTERS}{{36,}}+"),
+    _token("Pulumi token", r"pul-", r"[a-f0-9]{40}", _WORD_END),
+    _token("Perplexity key", r"pplx-", rf"{_LETTERS}{{40,}}+"),
+    _token("RubyGems key", r"rubygems_", r"[a-f0-9]{48}", _WORD_END),
     _token("Azure storage key", r"AccountKey=", r"[A-Za-z0-9+/]{80,}+={0,2}"),
     Rule(
         "JSON web token",
@@ -104,10 +139,20 @@ _TOKENS = (
 
 _SCHEME = r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}+://"
 _QUOTE = r"\\{0,3}[\"'`]"
-_NAMED = r"(?:secret|api[_-]?key|access[_-]?key|private[_-]?key|token|credential)s?"
-_PASSWORD = r"(?:password|passwd|passphrase|pwd)"
-_SET = rf"[\w-]{{0,20}}+(?:{_QUOTE})?\s{{0,4}}+(?::=|=>|=|:)\s{{0,4}}+"
+_KEYS = r"(?:api|access|private|secret|encryption|signing|master|service|auth|account|licen[cs]e|deploy|shared)"
+_NAMED = rf"(?:secret|{_KEYS}[ _-]?key|token|credential)s?"
+_PASSWORD = (
+    r"(?:password|passwd|passphrase|passcode|pwd|(?<![a-z])(?:pw|pass)(?![a-z])"
+    r"|passwort|kennwort|mot de passe|contrase[nñ]a|senha|wachtwoord|пароль|密码|パスワード)"
+)
+_SET = rf"[\w-]{{0,20}}+(?:{_QUOTE})?\]?\s{{0,4}}+(?::=|=>|=|:)\s{{0,4}}+"
 _VALUE = r"[^\s\"'`\\<>,;()\[\]{}]"
+_SAID = (
+    rf"(?:{_QUOTE}|,)?(?:\s{{1,3}}(?:which|is|was|are|has|been|now|set|changed|reset|rotated|to|still|ist|war|lautet|wurde"
+    rf"|auf|est|es|é|è)(?=[\s:=])){{0,5}}+[\s:=,|*→]{{1,6}}+(?:{_QUOTE})?"
+)
+"""How people go on after `my password`."""
+_COMMANDS = r"(?:mysql(?:dump|admin)?|sshpass|redis-cli|mongosh?|smbclient|ldapsearch)"
 
 
 def _value_is_real(match: re.Match[str]) -> bool:
@@ -118,12 +163,28 @@ def _value_is_random(match: re.Match[str]) -> bool:
     return _mixed(match["secret"]) and not _TEMPLATE.search(match["secret"])
 
 
+def _key_in_words(match: re.Match[str]) -> bool:
+    return _value_is_random(match) and not _named(match["secret"])
+
+
 def _password_is_real(match: re.Match[str]) -> bool:
     """`password: required` is talk; `password=required` and `password: "required"` are not."""
     bare = match["secret"].isalpha() and not re.search(
         r"[=\"'`]\s*$", match[0][: match.start("secret") - match.start()]
     )
-    return not bare and _value_is_real(match)
+    return not bare and not _is_expression(match) and _value_is_real(match)
+
+
+def _is_expression(match: re.Match[str]) -> bool:
+    """`os.environ[`, `getpass(`: code that will know the password."""
+    return (
+        match.string[match.end("secret") :][:1] in ("(", "[") and re.fullmatch(r"[\w.]+", match["secret"]) is not None
+    )
+
+
+def _password_in_words(match: re.Match[str]) -> bool:
+    secret = match["secret"].rstrip(".!?")
+    return _mixed(secret) and not _is_expression(match) and _value_is_real(match)
 
 
 def _key_is_real(match: re.Match[str]) -> bool:
@@ -171,9 +232,86 @@ _SETTINGS = (
         in_code=False,
     ),
     Rule(
+        "password",
+        re.compile(rf"(?i:{_PASSWORD}{_SAID})(?P<secret>{_VALUE}{{5,}}+)"),
+        _password_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "password",
+        re.compile(
+            rf"(?i:(?:password|passwort|kennwort)[^\n:=]{{1,40}}+[:=]\s{{0,4}}+(?:{_QUOTE})?)(?P<secret>(?!//){_VALUE}{{8,}}+)"
+        ),
+        _password_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "password",
+        re.compile(
+            rf"(?<!{_VALUE})(?P<secret>{_VALUE}{{8,}}+)"
+            rf"(?i:(?=(?:{_QUOTE})?\s{{1,3}}(?:is|was|ist)\s(?:\w{{1,12}}\s){{0,3}}(?:{_PASSWORD}|{_NAMED})))"
+        ),
+        _key_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "password",
+        re.compile(rf"(?i:<[\w:.-]{{0,20}}?(?:{_PASSWORD}|{_NAMED})>)(?P<secret>{_VALUE}{{4,}}+)(?=</)"),
+        _value_is_random,
+    ),
+    Rule(
+        "password in a command",
+        re.compile(
+            rf"(?i:(?<![\w-]){_COMMANDS}(?![\w-])[^\n]{{0,100}}?\s-[apw][ =]?(?:{_QUOTE})?)(?P<secret>{_VALUE}{{4,}}+)"
+        ),
+        _value_is_random,
+    ),
+    Rule(
+        "password in a command",
+        re.compile(
+            rf"(?i:(?<![\w-])curl\s[^\n]{{0,100}}?(?<=\s)(?:-u|--user)[ =]?(?:{_QUOTE})?[^\s:\"']{{1,60}}:)"
+            rf"(?P<secret>{_VALUE}{{4,}}+)"
+        ),
+        _value_is_real,
+    ),
+    Rule(
         "named secret",
         re.compile(rf"(?i:{_NAMED}{_SET}(?:{_QUOTE})?)(?P<secret>{_VALUE}{{10,}}+)"),
-        _value_is_random,
+        _key_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "named secret",
+        re.compile(rf"(?i:{_NAMED}{_SAID})(?P<secret>{_VALUE}{{16,}}+)"),
+        _key_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "named secret",
+        re.compile(rf"(?i:{_NAMED}[^\n:=]{{1,40}}+[:=]\s{{0,4}}+(?:{_QUOTE})?)(?P<secret>(?!//){_VALUE}{{20,}}+)"),
+        _key_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "named secret",
+        re.compile(
+            rf"(?i:(?<![a-z-])key(?:{_QUOTE})?\s{{0,4}}+[:=]\s{{0,4}}+(?:{_QUOTE})?)(?P<secret>{_VALUE}{{24,}}+)"
+        ),
+        _key_in_words,
+        in_code=False,
+    ),
+    Rule(
+        "named secret",
+        re.compile(rf"(?i:[?&#][\w-]{{0,20}}?(?:{_NAMED}|{_PASSWORD}|signature)=)(?P<secret>[\w.~%+/-]{{12,}}+)"),
+        _key_in_words,
+    ),
+    Rule(
+        "session",
+        re.compile(
+            r"(?i:(?<![\w-])(?:[\w.-]{0,20}?(?:session|sess|sid|csrf|xsrf|jwt|remember)[\w.-]{0,20}+|auth)=)"
+            r"(?P<secret>[\w.~%+/-]{20,}+)"
+        ),
+        _key_in_words,
         in_code=False,
     ),
     Rule(
@@ -184,8 +322,21 @@ _SETTINGS = (
     ),
     Rule(
         "named secret",
-        re.compile(rf"(?i:{_NAMED}{_SET}{_QUOTE})(?P<secret>{_VALUE}{{16,}}+)(?={_QUOTE})"),
-        _value_is_random,
+        re.compile(
+            rf"(?i:{_NAMED}(?:{_SET}|[\w-]{{0,20}}+{_QUOTE}\s{{0,4}}+,\s{{0,4}}+)[bru]{{0,2}}{_QUOTE})"
+            rf"(?P<secret>{_VALUE}{{16,}}+)(?={_QUOTE})"
+        ),
+        _key_in_words,
+        in_talk=False,
+    ),
+    Rule(
+        "named secret",
+        re.compile(
+            rf"(?i:^\+?[ \t]{{0,40}}+(?:export )?[\w.-]{{0,40}}?{_NAMED}[\w-]{{0,20}}+[ \t]{{0,4}}+[:=][ \t]{{0,4}}+)"
+            r"(?P<secret>[\w+/=-]{20,}+)[ \t]{0,4}$",
+            re.M,
+        ),
+        _key_in_words,
         in_talk=False,
     ),
     Rule(
@@ -206,10 +357,19 @@ def _luhn(match: re.Match[str]) -> bool:
     return len(digits) in (15, 16) and (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
 
 
+_IBANS = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK", 21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST",
+    26: "IS TR", 27: "FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU",
+    31: "MT SC", 32: "LC",
+}  # fmt: skip
+"""How long a country's are. What follows one in a sentence is no part of it."""
+_IBAN = "|".join(rf"(?:{'|'.join(codes.split())})\d{{2}}(?: ?[A-Z0-9]){{{size - 4}}}" for size, codes in _IBANS.items())
+
+
 def _iban(match: re.Match[str]) -> bool:
     plain = match["secret"].replace(" ", "")
-    number = "".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])
-    return 15 <= len(plain) <= 34 and int(number) % 97 == 1
+    return int("".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])) % 97 == 1
 
 
 def _email_is_real(match: re.Match[str]) -> bool:
@@ -228,13 +388,13 @@ def _phone_is_real(match: re.Match[str]) -> bool:
     return not number.startswith("+999") and 9 <= sum(map(str.isdigit, number)) <= 15
 
 
-_START, _GAP = r"(?<![\w.+:/-])", r"[ .\-/()]{0,2}"
+_START, _GAP = r"(?:(?<![\w.+:/-])|(?<=[A-Za-z]:))", r"[ .\-/()]{0,2}"
 
 _PERSONAL = (
+    Rule("IBAN", re.compile(rf"(?<!\w)(?P<secret>(?i:{_IBAN}))(?!\w)", re.A), _iban),
     Rule(
-        "IBAN", re.compile(r"(?<!\w)(?P<secret>[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)(?!\w)"), _iban
+        "card number", re.compile(r"(?<![\w.+-])(?P<secret>(?:[3-6]\d|2[2-7])\d{2}(?:[ -]?\d){11,12})(?![\w-])"), _luhn
     ),
-    Rule("card number", re.compile(r"(?<![\w.+-])(?P<secret>[3-6]\d{3}(?:[ -]?\d){11,12})(?![\w-])"), _luhn),
     Rule(
         "e-mail address",
         re.compile(r"(?<![\w.%+-])(?P<secret>[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24})(?![\w-])"),
@@ -251,6 +411,11 @@ _PERSONAL = (
         re.compile(
             rf"{_START}(?P<secret>(?:\(\d{{3}}\) ?\d{{3}}-|\d{{3}}-\d{{3}}-|\d{{3}}\.\d{{3}}\.)\d{{4}})(?![\w.-])"
         ),
+        _phone_is_real,
+    ),
+    Rule(
+        "phone number",
+        re.compile(rf"{_START}(?P<secret>0[1-9](?:([ .-])\d\d)(?:\2\d\d){{3}})(?![\w-])"),
         _phone_is_real,
     ),
     Rule(

@@ -229,7 +229,11 @@ def hostile() -> dict[str, str]:
         "eyJaaaaaaaa.eyJ", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\n" + "A" * 64 + "\n", "a://",
         "a://a:", "a://a:a", "a://a:b@", "password", "password=", "password:", 'password": "', "password_", "token_",
         "secret-", "bearer ", "Authorization: ",
-        "authorization", "Bearer a", "sk-", "sk-a", "xoxb-", "ghp_", "AKIA", "SG.", "1:AA",
+        "authorization", "Bearer a", "pw ", "password is ", "password is", "api key ", "api key, ", "key: ", "curl ",
+        "curl -u ", "curl -u a:", "mysql -p", "mysql ", "session=", "session", "?token=", "<password>", "a is ",
+        "a1 is my ", "DE12 ", "de12", "06 12", "06 ", "tel:+4", "key-", "0a", "pat", "dp.st.", "export token",
+        "token=a\n",
+        "password\"]", "| ", "**", "sk-", "sk-a", "xoxb-", "ghp_", "AKIA", "SG.", "1:AA",
         "M" + "a" * 23 + ".", "SG." + "a" * 20 + ".", "12345678:AA", "\\\"", "`", "x" * 64 + "@",
     )  # fmt: skip
     texts = {piece: piece * (size // len(piece)) for piece in pieces}
