@@ -67,6 +67,14 @@ class Answer:
 
     text: str
     spend: Spend
+    session: str = ""
+    """Under which name the program itself knows this question, where it has one."""
+
+
+class Doubtful(str):
+    """A sign of life that a person should read before relying on it."""
+
+    __slots__ = ()
 
 
 class Coder(Protocol):
@@ -74,7 +82,8 @@ class Coder(Protocol):
     def name(self) -> str: ...
 
     async def ping(self) -> str:
-        """One line: which program, which version. Raises Unavailable with the mend."""
+        """One line: which program, which version; Doubtful when that is none that was tried. Raises Unavailable with
+        the mend."""
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
         """Run the program once. `home` is a fresh directory for its configuration. Raises CoderFailed."""
@@ -112,6 +121,17 @@ class Heard:
     """By its own account. Seconds are not asked for."""
     problem: str | None = None
     """Why this is no final, successful answer, as the rest of a sentence about the program."""
+    session: str = ""
+    denied: tuple[str, ...] = ()
+    """What the program itself did not allow its model, in its words. No fault: the model was told, and went on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Of one kind of program: those it was measured with, both included."""
+
+    oldest: tuple[int, ...]
+    newest: tuple[int, ...]
 
 
 class Provider(Protocol):
@@ -120,6 +140,10 @@ class Provider(Protocol):
     @property
     def api(self) -> Api | None:
         """Which model API the program must reach; None when that is the program's own affair."""
+
+    @property
+    def versions(self) -> Versions | None:
+        """None when any will do, and the program is not asked for its version."""
 
     def start(self, brief: Brief, home: Path, way: Way | None) -> Start: ...
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.coders.coder import Api, Brief, Heard, Start, Way
+from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
 from core.coders.reply import NotAReply, last_object
 from core.model.run import Spend
 
@@ -21,6 +21,7 @@ class Report(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Command:
     api: Api | None = None
+    versions: Versions | None = None
 
     def start(self, brief: Brief, home: Path, way: Way | None) -> Start:
         return Start(arguments=(), env={})

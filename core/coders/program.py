@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -23,6 +24,7 @@ from core.coders.coder import (
     STDOUT,
     Answer,
     Brief,
+    Doubtful,
     Ended,
     Heard,
     Lane,
@@ -30,6 +32,7 @@ from core.coders.coder import (
     Order,
     Provider,
     Sandbox,
+    Versions,
     Way,
     failed,
 )
@@ -38,6 +41,8 @@ from core.model.errors import Misconduct, Unavailable
 from core.model.replies import schema
 from core.model.run import Spend
 from core.redact import without_values
+
+VERSION_S = 20.0
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +81,27 @@ class Program:
         if not self.sandbox.has_programs and (script := missing_script(self.argv)):
             what = f"`{script}`, which `{self.argv[0]}` is to run, is not there"
             raise Unavailable(f"{what}; correct `argv` of the coder.")
-        return f"{self.name}: {program}"
+        measured = self.provider.versions
+        return await self._version(program, measured) if measured else f"{self.name}: {program}"
+
+    async def _version(self, program: str, measured: Versions) -> str:
+        """Asked in a home of its own, as every question is: many a program leaves something behind when it starts."""
+        with tempfile.TemporaryDirectory(prefix="moss-") as home:
+            env = process.safe_env(HOME=home, TMPDIR=home)
+            done = await process.run((program, *self.argv[1:], "--version"), env=env, timeout_s=VERSION_S)
+        found = re.search(rb"\d+(?:\.\d+)+", done.stdout)
+        if done.exit_code or found is None:
+            said = last_line((done.stderr or done.stdout).decode("utf-8", "replace"))
+            how = "did not answer" if done.timed_out else how_it_ended(done.exit_code)
+            what = f"`{program} --version` {how}{said}, and told no version"
+            raise Unavailable(f"{what}; install it anew, or correct `argv` of the coder.")
+        version = found[0].decode()
+        line = f"{self.name}: {program}, version {version}"
+        if measured.oldest <= tuple(map(int, version.split("."))) <= measured.newest:
+            return line
+        oldest, newest = (".".join(map(str, end)) for end in (measured.oldest, measured.newest))
+        tried = oldest if oldest == newest else f"{oldest} to {newest}"
+        return Doubtful(f"{line}, which was not tried with Moss, as {tried} was; `moss coder check` tries it.")
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
         async with AsyncExitStack() as stack:
@@ -141,11 +166,13 @@ class Program:
             raise failed(self, brief, f"it printed more than {limit} bytes and was killed", spend)
         heard: Heard = await asyncio.to_thread(self.provider.hear, said, complaint, done.exit_code)
         spend = _larger(metered, heard.spend).model_copy(update={"seconds": done.seconds})
+        if heard.denied:
+            _log.info("denied", coder=self.name, tag=brief.tag, denied=heard.denied)
         if heard.problem:
             raise failed(self, brief, heard.problem, spend)
         if done.exit_code:
-            raise failed(self, brief, f"it {how_it_ended(done.exit_code)}{_last_line(complaint)}", spend)
-        return Answer(heard.text, spend)
+            raise failed(self, brief, f"it {how_it_ended(done.exit_code)}{last_line(complaint)}", spend)
+        return Answer(heard.text, spend, heard.session)
 
     def _misconduct(self, brief: Brief, what: str, spend: Spend) -> Misconduct:
         error = Misconduct(f"Coder {self.name} {what}.")
@@ -212,7 +239,7 @@ def _rewrite(artefacts: Path, texts: dict[str, str]) -> None:
         (artefacts / name).write_text(text, encoding="utf-8")
 
 
-def _last_line(complaint: str) -> str:
+def last_line(complaint: str) -> str:
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     said = re.sub(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd]", "", lines[-1])[:200] if lines else ""
     return f" ({said})" if said else ""
