@@ -130,7 +130,10 @@ async def test_whatever_happens_on_the_way_flags_weights_and_batches_are_those_o
             child.wait()
         began = time.monotonic()
         child = start(tmp_path)
-        assert await asyncio.to_thread(child.wait, LIMIT_S) == 0
+        try:
+            assert await asyncio.to_thread(child.wait, LIMIT_S) == 0
+        finally:
+            child.kill()
         print(f"{len(lines)} deliveries, {deaths} deaths, the last life took {time.monotonic() - began:.0f} s")
 
         expected = model(happened)

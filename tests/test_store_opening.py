@@ -57,7 +57,7 @@ async def test_the_revisions_lead_to_exactly_the_partial_indexes_of_the_code(tmp
     await engine.dispose()
     await upgrade(f"sqlite:///{upgraded}")
     assert indexes(made) == indexes(upgraded)
-    assert sum("WHERE" in index for index in indexes(made)) == 7
+    assert sum("WHERE" in index for index in indexes(made)) == 8
 
 
 @pytest.mark.parametrize("kind", DATABASES)
@@ -90,7 +90,7 @@ async def test_what_waits_in_the_inbox_of_an_older_moss_waits_after_the_upgrade(
             row = "'paper', 'acme', 'e1', 'act x', '{\"kind\": \"reacted\"}', '2026-01-05 09:00:00'"
             await db.exec_driver_sql(f"INSERT INTO inbox (platform, workspace, event, lane, body, at) VALUES ({row})")
         await engine.dispose()
-        assert await upgrade(url) == schema.head() == "0003"
+        assert await upgrade(url) == schema.head() == "0004"
         store = await Store.open(url, HeldClock())
         async with store.reading() as db:
             assert await letters.waiting(db, "act ", 9) == 1

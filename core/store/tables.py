@@ -122,6 +122,7 @@ chunks = Table(
     Column("transcript", Holds(Transcript), nullable=False),
     Column("checks", Holds(tuple[Check, ...]), nullable=False),
     UniqueConstraint("batch", "turn"),
+    Index("ix_chunks_turn", "turn"),
 )
 
 flags = Table(
@@ -136,6 +137,7 @@ flags = Table(
     Column("at", Utc, nullable=False),
     Column("withdrawn_at", Utc),
     UniqueConstraint("chunk", "person"),
+    Index("ix_flags_person", "person", "at"),
 )
 
 runs = Table(
@@ -338,6 +340,13 @@ inbox = Table(
         sqlite_where=text("done_at IS NULL"),
         postgresql_where=text("done_at IS NULL"),
     ),
+    Index(
+        "ix_inbox_next",
+        "holder",
+        "id",
+        sqlite_where=text("done_at IS NULL"),
+        postgresql_where=text("done_at IS NULL"),
+    ),
     Index("ix_inbox_lane", "lane"),
     Index(
         "ix_inbox_reactions",
@@ -379,6 +388,7 @@ posts = Table(
     Column("message", Words, nullable=False),
     Column("shown", Words, nullable=False),  # the digest of what it shows
     Column("at", Utc, nullable=False),
+    Index("ix_posts_message", "platform", "workspace", "channel", "message"),
 )
 
 # How far somebody has read: a follower of the facts, a scan of a session.
