@@ -244,8 +244,10 @@ class Inbox:
 
     async def _take_over(self, platforms: Collection[str]) -> None:
         async with self._store.reading() as db:
-            holders = (await leases.holders(db)).values()
+            holders, waiting = (await leases.holders(db)).values(), await letters.holders(db)
         living = {holder for holder in holders if not has_ended(holder.rpartition(".")[0])}
+        if waiting <= {*living, self._holder()}:
+            return
         async with self._store.writing() as db:
             await letters.take_over(db, self._holder(), living, platforms)
 

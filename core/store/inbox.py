@@ -121,6 +121,11 @@ async def next_letters(
     return [_letter(row) for row in await db.execute(query.order_by(inbox.c.id).limit(limit))]
 
 
+async def holders(db: AsyncConnection) -> set[str | None]:
+    """Of what waits."""
+    return set(await db.scalars(select(inbox.c.holder).where(inbox.c.done_at.is_(None)).distinct()))
+
+
 async def meaning(db: AsyncConnection, id: int) -> str | None:
     return await db.scalar(select(inbox.c.meant).where(inbox.c.id == id))
 
