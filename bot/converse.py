@@ -16,7 +16,7 @@ from bot.chat import Replied, Said
 from bot.inbox import ACT, LOOKS, Delivery, NotYet
 from bot.patience import in_time
 from bot.permits import refusal
-from bot.places import alias, substrate_of
+from bot.places import alias, is_flat, substrate_of
 from bot.verbs import CONVERSATION, Moss
 from core import agent
 from core.model.errors import AgentFailed, BadInput, Refused
@@ -76,7 +76,7 @@ async def replied(moss: Moss, delivery: Delivery) -> None:
 
 async def _in_a_conversation(db: Any, place: Place) -> bool:
     """In a thread in which the agent answers through Moss, unless it is the thread of a card."""
-    if not place.thread or not await turns.is_fronted(db, place):
+    if not place.thread or is_flat(place) or not await turns.is_fronted(db, place):
         return False
     return await posts.of_message(db, place, place.thread) is None
 

@@ -46,6 +46,12 @@ def is_direct(place: Place) -> bool:
             return False
 
 
+def is_flat(place: Place) -> bool:
+    """Whether it is a channel without threads, all of it one conversation, in which people talk to each other as well:
+    such as the chat of a voice channel."""
+    return place.platform == "discord" and place.thread == place.channel and not is_direct(place)
+
+
 def alias(place: Place, person: str) -> str:
     """Another name for a person, the same in the whole conversation: transcripts are read elsewhere."""
     return id_from("person", f"{place.conversation}\0{person}")

@@ -15,6 +15,8 @@ from aiohttp import WSMsgType, web
 from tests.support.until import until
 
 APP, BOT, GUILD, CHANNEL = 4000, 4000, 1000, 2000
+FORUM, VOICE, STAGE = 2001, 2002, 2003
+KINDS = {CHANNEL: 0, FORUM: 15, VOICE: 2, STAGE: 13}
 EPOCH_MS = 1420070400000
 Json = dict[str, Any]
 
@@ -50,6 +52,10 @@ class DiscordServer:
     messages: dict[int, list[Json]] = field(default_factory=dict)
     """By channel, oldest first."""
     threads: dict[int, Json] = field(default_factory=dict)
+    archived: set[int] = field(default_factory=set)
+    """Threads that nobody wrote in for long."""
+    answered: dict[int, Json] = field(default_factory=dict)
+    """What messages that answer another say of it, by their ids."""
     typing: list[int] = field(default_factory=list)
     reactions: dict[int, dict[str, list[Json]]] = field(default_factory=dict)
     bursts: dict[int, dict[str, list[Json]]] = field(default_factory=dict)
@@ -108,6 +114,9 @@ class DiscordServer:
         route("GET", f"{api}/channels/{{channel}}/messages/{{message}}", self._json(self._get))
         route("PATCH", f"{api}/channels/{{channel}}/messages/{{message}}", self._json(self._edit))
         route("POST", f"{api}/channels/{{channel}}/messages/{{message}}/threads", self._json(self._thread))
+        route("POST", f"{api}/channels/{{channel}}/threads", self._json(self._forum_post))
+        route("GET", f"{api}/guilds/{{guild}}/threads/active", self._json(self._active))
+        route("PATCH", f"{api}/channels/{{channel}}", self._json(self._edit_channel))
         route("GET", f"{api}/channels/{{channel}}/messages/{{message}}/reactions/{{emoji}}", self._json(self._reacted))
         route("POST", f"{api}/interactions/{{id}}/{{token}}/callback", self._json(self._callback))
         route("PATCH", f"{api}/webhooks/{APP}/{{token}}/messages/@original", self._json(self._original))
@@ -159,6 +168,19 @@ class DiscordServer:
         self.messages.setdefault(channel, []).append(one)
         await self.tell("MESSAGE_CREATE", one | ({"guild_id": str(guild)} if guild else {}))
         return int(one["id"])
+
+    async def posts(self, who: int, title: str, text: str, *, told: bool = True) -> int:
+        """In the forum: the thread, which has the id of its first message."""
+        author = user(who, f"user{who}")
+        mentions = [ME] if f"<@{BOT}>" in text else []
+        one = self._message(0, author, {"content": text, "mentions": mentions})
+        id = int(one["id"])
+        one["channel_id"], self.messages[id] = str(id), [one]
+        made = self.threads[id] = thread(id, FORUM, title) | {"owner_id": str(who)}
+        if told:
+            await self.tell("THREAD_CREATE", made | {"newly_created": True})
+        await self.tell("MESSAGE_CREATE", one | {"guild_id": str(GUILD)})
+        return id
 
     async def reacts(
         self,
@@ -282,12 +304,17 @@ class DiscordServer:
             await self._socket.send_json(frame, dumps=_told)
 
     def _guild(self) -> Json:
-        channel = {"id": str(CHANNEL), "type": 0, "name": "help", "position": 0, "permission_overwrites": []}
+        channels = [
+            {"id": str(id), "type": kind, "name": f"help-{kind}", "position": 0, "permission_overwrites": []}
+            | ({"available_tags": [], "flags": 0} if kind == 15 else {})
+            | ({"bitrate": 64000, "user_limit": 0} if kind in (2, 13) else {})
+            for id, kind in KINDS.items()
+        ]
         everyone = {"id": str(GUILD), "name": "@everyone", "permissions": "0", "position": 0, "color": 0}
         everyone |= {"hoist": False, "managed": False, "mentionable": False}
         return {
             "id": str(GUILD), "name": "Acme", "owner_id": "1", "roles": [everyone], "emojis": [], "features": [],
-            "channels": [channel], "threads": [], "members": [], "member_count": 3, "stickers": [],
+            "channels": channels, "threads": [], "members": [], "member_count": 3, "stickers": [],
             "verification_level": 0, "default_message_notifications": 0, "explicit_content_filter": 0, "mfa_level": 0,
             "nsfw_level": 0, "premium_tier": 0, "system_channel_flags": 0, "preferred_locale": "en-US", "large": False,
         }  # fmt: skip
@@ -356,6 +383,8 @@ class DiscordServer:
 
     def _channel(self, request: web.Request, body: Json) -> Any:
         id = int(request.match_info["channel"])
+        if id in KINDS:
+            return next(one for one in self._guild()["channels"] if one["id"] == str(id)) | {"guild_id": str(GUILD)}
         return self.threads.get(id) or _problem(404, 10003, "Unknown Channel")
 
     def _type(self, request: web.Request, body: Json) -> None:
@@ -369,12 +398,16 @@ class DiscordServer:
         channel = int(request.match_info["channel"])
         if channel - 1_000_000 in self.closed_doors:
             return _problem(403, 50007, "Cannot send messages to this user")
-        if channel < 1_000_000 and channel != CHANNEL and channel not in self.threads:
+        if channel == FORUM:
+            return _problem(400, 50008, "Cannot send messages in a non-text channel")
+        if channel < 1_000_000 and channel not in KINDS and channel not in self.threads:
             return _problem(404, 10003, "Unknown Channel")
         if (nonce := body.get("nonce")) and nonce in self.nonces:
             return self.nonces[nonce]
         made = self._message(channel, ME, body)
         self.messages.setdefault(channel, []).append(made)
+        if answers := body.get("message_reference"):
+            self.answered[int(made["id"])] = answers
         if nonce:
             self.nonces[nonce] = made
         if self.drop_answer:
@@ -404,18 +437,43 @@ class DiscordServer:
         found = self._found(request)
         if found is None:
             return _problem(404, 10008, "Unknown Message")
+        if int(found["channel_id"]) in self.archived:
+            return _problem(400, 50083, "Thread is archived")
         found.update({name: value for name, value in body.items() if name not in ("attachments", "files")})
         found["files"] = body.get("files", {})
         return found
 
     def _thread(self, request: web.Request, body: Json) -> Any:
         root, channel = int(request.match_info["message"]), request.match_info["channel"]
+        if KINDS.get(int(channel), 0) != 0:
+            return _problem(400, 50024, "Cannot execute action on this channel type")
         if root in self.threads:
             return _problem(400, 160004, "A thread has already been created for this message")
         if self._found(request) is None:
             return _problem(404, 10008, "Unknown Message")
         self.threads[root] = thread(root, channel, body["name"])
         return self.threads[root]
+
+    def _forum_post(self, request: web.Request, body: Json) -> Any:
+        if int(request.match_info["channel"]) != FORUM:
+            return _problem(400, 50024, "Cannot execute action on this channel type")
+        one = self._message(0, ME, body["message"] | {"files": body.get("files", {})})
+        id = int(one["id"])
+        one["channel_id"], self.messages[id] = str(id), [one]
+        self.threads[id] = thread(id, FORUM, body["name"])
+        if self.drop_answer:
+            self.drop_answer -= 1
+            return _problem(503, 0, "lost on the way")
+        return self.threads[id] | {"message": one}
+
+    def _active(self, request: web.Request, body: Json) -> Json:
+        return {"threads": list(self.threads.values()), "members": []}
+
+    def _edit_channel(self, request: web.Request, body: Json) -> Json:
+        id = int(request.match_info["channel"])
+        if body == {"archived": False}:
+            self.archived.discard(id)
+        return self.threads[id]
 
     def _reacted(self, request: web.Request, body: Json) -> list[Json]:
         kept = self.bursts if request.query.get("type") == "1" else self.reactions
@@ -462,7 +520,8 @@ class DiscordServer:
     async def _interaction(self, who: int, kind: int, data: Json, channel: int, **more: Any) -> str:
         id = self.id()
         token = more.pop("token", f"token{id}")
-        where = self.threads.get(channel) or {"id": str(channel), "type": 0, "name": "help", "position": 0}
+        kind = KINDS.get(channel, 0)
+        where = self.threads.get(channel) or {"id": str(channel), "type": kind, "name": "help", "position": 0}
         where = where | {"guild_id": str(GUILD), "permissions": "0"}
         member = {"user": user(who, f"user{who}"), "roles": [], "joined_at": _iso(0), "deaf": False, "mute": False}
         interaction = {

@@ -18,7 +18,6 @@ from bot.adapters.discord.asking import Asking, listens
 from bot.adapters.discord.chat import DiscordChat
 from bot.adapters.discord.client import Client, Heard, Listener, reach
 from bot.adapters.discord.commands import commands
-from bot.adapters.discord.parents import Parents
 from bot.adapters.discord.places import DIRECT, PLATFORM, place_of
 from bot.adapters.discord.reactions import once, seen
 from bot.adapters.discord.registering import register
@@ -72,7 +71,6 @@ class DiscordAdapter:
         self._missed = asyncio.Event()
         self._ending = asyncio.Event()
         self._health = Health(platform=PLATFORM)
-        self._parents = Parents()
 
     # Living
 
@@ -290,7 +288,7 @@ class DiscordAdapter:
             if client is None:
                 continue
             try:
-                look = partial(seen, client, self._section, self._complains)
+                look = partial(seen, client, self._section, self.chat.channels, self._complains)
                 session = f"{self._session}.{self._looks}"
                 guilds, count = {*self._section.guilds, DIRECT}, 0
                 found = missed(self._store, self._settings, PLATFORM, guilds, look, session=session, limit=LOOKED_AT)
@@ -318,7 +316,9 @@ class DiscordAdapter:
             return None
         client = self._client
         assert client is not None
-        return place_of(guild, channel, None if guild is None else await self._parents.of(client, channel))
+        if guild is None:
+            return place_of(None, channel, None)
+        return place_of(guild, channel, (await self.chat.channels.about(client, channel)).parent)
 
 
 def _why(problem: Exception) -> str:

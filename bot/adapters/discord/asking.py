@@ -9,12 +9,12 @@ import structlog
 
 from bot import sections
 from bot.adapters.discord import events
+from bot.adapters.discord.channels import about
 from bot.adapters.discord.chat import DiscordChat
 from bot.adapters.discord.commands import FLAG_MENU
 from bot.adapters.discord.embeds import NOBODY, action_of, form
 from bot.adapters.discord.errors import translated
 from bot.adapters.discord.offers import offer as offered
-from bot.adapters.discord.parents import parent_of
 from bot.adapters.discord.places import PLATFORM, place_of
 from bot.chat import AnyEvent, Inbox
 from bot.permits import refusal
@@ -109,7 +109,7 @@ class Asking:
         """Discord tells the channel with it."""
         if one.channel is None or not listens(self._section, one.guild_id):
             return None
-        return place_of(one.guild_id, one.channel.id, parent_of(one.channel))
+        return place_of(one.guild_id, one.channel.id, about(one.channel).parent)
 
 
 def listens(section: sections.Discord, guild: int | None) -> bool:

@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import discord
 
+from bot.adapters.discord.channels import Channels
 from bot.adapters.discord.embeds import NOBODY, Rendered, named, render
-from bot.adapters.discord.errors import NO_DIRECT_MESSAGES, THREAD_EXISTS, Gone, translated
+from bot.adapters.discord.errors import ARCHIVED, NO_DIRECT_MESSAGES, THREAD_EXISTS, Gone, translated
 from bot.adapters.discord.places import (
     DIRECT,
     PLATFORM,
+    Kind,
     channel_of,
     number,
     person_of,
@@ -75,6 +77,7 @@ class DiscordChat:
         self._agent_user = agent_user
         self._clock = clock
         self._sent = Sent(store, PLATFORM)
+        self.channels = Channels()
         self._threads = Recent()
         """Those that are known to be there."""
         self._told = Recent()
@@ -100,27 +103,39 @@ class DiscordChat:
         if note.message:
             return note.message
         with translated("a message"):
-            channel = self._messages(place, await self._target(place, rendered))
-            return await self._send(channel, rendered, key, place, note)
+            kind = await self._kind(place)
+            if kind is Kind.posts and not place.thread:
+                return await self._begin_post(place, rendered, key, note)
+            channel = self._messages(place, await self._target(place, rendered, kind))
+            return await self._send(channel, rendered, key, place, note, _answered(place, kind))
 
     async def edit(self, place: Place, message: str, card: Card) -> None:
         rendered = render(card)
         with translated("an edit"):
-            shown = self._messages(place, channel_of(place, message)).get_partial_message(number(message))
-            await shown.edit(
-                content=rendered.text,
-                embed=rendered.embed,
-                view=rendered.view(),
-                attachments=rendered.files(),
-                allowed_mentions=NOBODY,
-            )
+            shown = (await self._channel(place, message)).get_partial_message(number(message))
+            try:
+                await self._edit(shown, rendered)
+            except discord.HTTPException as problem:
+                if problem.code != ARCHIVED:
+                    raise
+                await self._here().http.edit_channel(shown.channel.id, archived=False)
+                await self._edit(shown, rendered)
+
+    async def _edit(self, shown: discord.PartialMessage, rendered: Rendered) -> None:
+        await shown.edit(
+            content=rendered.text,
+            embed=rendered.embed,
+            view=rendered.view(),
+            attachments=rendered.files(),
+            allowed_mentions=NOBODY,
+        )
 
     async def whisper(self, place: Place, person: str, what: Card | str, answer_to: str, key: str) -> None:
         """As the answer to a command or a press while Discord takes one, and as a direct message otherwise."""
         rendered, note = render(what), await self._sent.begin(key)
         if note.message:
             return
-        if answer_to and await self._answered(answer_to, rendered):
+        if answer_to and await self._given_back(answer_to, rendered):
             await self._sent.said(key, ANSWERED)
             return
         with translated("a direct message"):
@@ -135,9 +150,9 @@ class DiscordChat:
                     f"<@{user_of(person)}>, Moss has an answer for you alone and may not send you direct messages; "
                     "allow those of this server's members, and ask again."
                 )
-                await self._send(self._messages(place, channel_of(place)), Rendered(sentence), key, place, note)
+                await self._send(await self._channel(place), Rendered(sentence), key, place, note)
 
-    async def _answered(self, answer_to: str, rendered: Rendered) -> bool:
+    async def _given_back(self, answer_to: str, rendered: Rendered) -> bool:
         """An answer takes the place of `is thinking`, so that giving it again changes nothing."""
         id, _, token = answer_to.partition(":")
         if not token or self._clock() - discord.utils.snowflake_time(number(id)) > TOKEN_LIVES:
@@ -163,26 +178,24 @@ class DiscordChat:
             return False
         return True
 
-    async def _send(
-        self, channel: discord.abc.Messageable, rendered: Rendered, key: str, place: Place, note: Note
+    async def _send(  # noqa: PLR0917 - what is said where, and how it is known again
+        self,
+        channel: discord.abc.Messageable,
+        rendered: Rendered,
+        key: str,
+        place: Place,
+        note: Note,
+        answered: discord.MessageReference | None = None,
     ) -> str:
         """Once: Discord knows a repeated nonce for a few minutes, and what is older is looked for."""
         if note.since and (found := await self._lost(channel, rendered, place, note.since)):
             await self._sent.said(key, found)
             return found
-        more: dict[str, Any] = {}
-        if rendered.embed:
-            more["embed"] = rendered.embed
-        if view := rendered.view():
-            more["view"] = view
-        if files := rendered.files():
-            more["files"] = files
+        more: dict[str, Any] = {"reference": answered} if answered else {}
         try:
             sent = await channel.send(
-                rendered.text,
                 nonce=sha256(key.encode()).removeprefix("sha256:")[:25],  # more is not allowed
-                allowed_mentions=NOBODY,
-                suppress_embeds=rendered.embed is None,
+                **rendered.content(),
                 **more,
             )
         except discord.HTTPException as problem:
@@ -197,30 +210,72 @@ class DiscordChat:
     ) -> str | None:
         """A message of ours that shows the same, and of which no record knows: whoever sent it did not live to write it
         down, or did not hear that it arrived."""
-        me = self._me()
         try:
             async for one in channel.history(limit=LOOKED_AT):
-                body = (one.embeds[0].description or "") if one.embeds else ""
-                same = one.author.id == me and (one.content, body) == (rendered.text, rendered.body)
-                if same and one.created_at >= since - SKEW:
-                    async with self._store.reading() as db:
-                        if await posts.of_message(db, place, str(one.id)) is None:
-                            return str(one.id)
+                if await self._is_lost(one, rendered, place, since):
+                    return str(one.id)
         except (discord.Forbidden, discord.NotFound):
             pass  # it may write here and not read; the nonce is left
         return None
 
+    async def _is_lost(self, one: discord.Message, rendered: Rendered, place: Place, since: datetime) -> bool:
+        body = (one.embeds[0].description or "") if one.embeds else ""
+        same = one.author.id == self._me() and (one.content, body) == (rendered.text, rendered.body)
+        if not same or one.created_at < since - SKEW:
+            return False
+        async with self._store.reading() as db:
+            return await posts.of_message(db, place, str(one.id)) is None
+
+    async def _begin_post(self, place: Place, rendered: Rendered, key: str, note: Note) -> str:
+        """In a forum whatever belongs to no post begins one."""
+        client, id = self._here(), number(place.channel)
+        forum = client.get_channel(id) or await client.fetch_channel(id)
+        assert isinstance(forum, discord.ForumChannel)
+        if note.since and (found := await self._lost_post(forum, rendered, place, note.since)):
+            await self._sent.said(key, found)
+            return found
+        try:
+            made = await forum.create_thread(name=_name(rendered), **rendered.content())
+        except discord.HTTPException as problem:
+            if problem.status < 500:
+                await self._sent.unsaid(key)
+            raise
+        self._threads.add(made.thread.id)
+        await self._sent.said(key, str(made.message.id))
+        return str(made.message.id)
+
+    async def _lost_post(
+        self, forum: discord.ForumChannel, rendered: Rendered, place: Place, since: datetime
+    ) -> str | None:
+        """As `_lost`: a forum knows no nonce, so that looking is all there is."""
+        for post in await forum.guild.active_threads():
+            if post.parent_id == forum.id and post.owner_id == self._me():
+                with contextlib.suppress(discord.NotFound):
+                    if await self._is_lost(await post.fetch_message(post.id), rendered, place, since):
+                        return str(post.id)
+        return None
+
     # Where
 
-    async def _target(self, place: Place, rendered: Rendered) -> int:
+    async def _kind(self, place: Place) -> Kind:
+        if is_direct(place) or place.thread == place.channel:
+            return Kind.flat
+        return (await self.channels.about(self._here(), number(place.channel))).kind
+
+    async def _channel(self, place: Place, message: str = "") -> discord.PartialMessageable:
+        """Where a place's messages are, or this one."""
+        return self._messages(place, channel_of(place, message, await self._kind(place)))
+
+    async def _target(self, place: Place, rendered: Rendered, kind: Kind) -> int:
         """The channel or the thread; a thread that nobody has begun is begun."""
-        target = channel_of(place)
+        target = channel_of(place, kind=kind)
         client = self._here()
-        if is_direct(place) or not place.thread or self._threads.has(target) or client.get_channel(target):
+        begins = kind is Kind.threads and place.thread
+        if not begins or self._threads.has(target) or client.get_channel(target):
             return target
         root = self._messages(place, number(place.channel)).get_partial_message(target)
         try:
-            await root.create_thread(name=named(rendered.text)[:NAME_LIMIT].strip() or "Moss")
+            await root.create_thread(name=_name(rendered))
         except discord.NotFound:
             pass  # no such message: this thread began in another way, or is gone, as sending will tell
         except discord.HTTPException as problem:
@@ -254,15 +309,16 @@ class DiscordChat:
             async with asyncio.timeout(TYPING_LASTS_S):
                 while True:
                     with translated("a sign"):
-                        await self._messages(place, channel_of(place)).typing()
+                        await (await self._channel(place)).typing()
                     await asyncio.sleep(TYPING_S)
 
     async def history(self, place: Place, limit: int) -> list[Message]:
         """What people and the agent said; what Moss says is no part of their conversation."""
         with translated("what was said"):
-            channel = self._messages(place, channel_of(place))
+            kind = await self._kind(place)
+            channel = self._messages(place, channel_of(place, kind=kind))
             found = [one async for one in channel.history(limit=limit)]
-            if place.thread and not is_direct(place) and len(found) < limit:
+            if kind is Kind.threads and place.thread and len(found) < limit:
                 with contextlib.suppress(discord.NotFound):  # a thread may begin without a message
                     outside = self._messages(place, number(place.channel))
                     found.append(await outside.fetch_message(number(place.thread)))
@@ -287,7 +343,8 @@ class DiscordChat:
 
     async def link(self, place: Place, message: str) -> str:
         where = DIRECT if is_direct(place) else place.workspace
-        return f"https://discord.com/channels/{where}/{channel_of(place, message)}/{message}"
+        channel = channel_of(place, message, await self._kind(place))
+        return f"https://discord.com/channels/{where}/{channel}/{message}"
 
     async def groups_of(self, person: str, among: Collection[str]) -> frozenset[str]:
         """Roles, as `discord:SERVER/ROLE`."""
@@ -311,6 +368,23 @@ class DiscordChat:
         for sign in signs:
             sign.cancel()
         await asyncio.gather(*signs, return_exceptions=True)
+
+
+def _name(rendered: Rendered) -> str:
+    """Of a thread."""
+    return named(rendered.text)[:NAME_LIMIT].strip() or "Moss"
+
+
+def _answered(place: Place, kind: Kind) -> discord.MessageReference | None:
+    """Where no thread can begin at a message, what belongs below it is an answer to it."""
+    if kind is not Kind.flat or is_direct(place) or place.thread in ("", place.channel):
+        return None
+    return discord.MessageReference(
+        message_id=number(place.thread),
+        channel_id=number(place.channel),
+        guild_id=number(place.workspace),
+        fail_if_not_exists=False,
+    )
 
 
 def _by_server(names: Collection[str]) -> dict[int, set[str]]:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import discord
 
@@ -52,6 +53,22 @@ class Rendered:
         if self.picture:
             return [discord.File(io.BytesIO(self.picture), PICTURE, description=self.alt[:ALT_LIMIT] or None)]
         return [discord.File(io.BytesIO(self.whole.encode()), WHOLE)] if self.whole else []
+
+    def content(self) -> dict[str, Any]:
+        """What a new message holds."""
+        more: dict[str, Any] = {}
+        if self.embed:
+            more["embed"] = self.embed
+        if view := self.view():
+            more["view"] = view
+        if files := self.files():
+            more["files"] = files
+        return {
+            "content": self.text,
+            "allowed_mentions": NOBODY,
+            "suppress_embeds": self.embed is None,
+            **more,
+        }
 
     def view(self) -> discord.ui.View | None:
         return buttons(self.actions) if self.actions else None

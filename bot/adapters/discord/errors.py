@@ -12,6 +12,7 @@ UNKNOWN_CHANNEL = 10003
 UNKNOWN_MESSAGE = 10008
 THREAD_EXISTS = 160004
 NO_DIRECT_MESSAGES = 50007
+ARCHIVED = 50083
 DEAD_TOKEN = 50027
 """Of an interaction: it came with 401, and no waiting mends it."""
 

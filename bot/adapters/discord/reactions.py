@@ -8,8 +8,9 @@ import discord
 import structlog
 
 from bot import sections
+from bot.adapters.discord.channels import Channels
 from bot.adapters.discord.errors import Gone, translated
-from bot.adapters.discord.places import channel_of, number, person_of
+from bot.adapters.discord.places import Kind, channel_of, number, person_of
 from bot.adapters.missed import Seen, Standing
 from bot.chat import AnyEvent, Reacted
 from bot.inbox import lane
@@ -54,7 +55,11 @@ def _after(changes: list[letters.Change], event: Reacted) -> Reacted | None:
 
 
 async def seen(
-    client: discord.Client, section: sections.Discord, complains: Callable[[str], bool], turn: Turn
+    client: discord.Client,
+    section: sections.Discord,
+    channels: Channels,
+    complains: Callable[[str], bool],
+    turn: Turn,
 ) -> Standing | None:
     """Complaints only, super reactions included; None when nothing can be seen."""
     place = turn.place
@@ -62,10 +67,11 @@ async def seen(
     if not listened or not turn.message.isdigit():  # not posted yet
         return None
     guild = None if is_direct(place) else number(place.workspace)
-    channel = client.get_partial_messageable(channel_of(place, turn.message), guild_id=guild)
     found, whole = [], True
     try:
         with translated("the reactions on a reply"):
+            kind = Kind.flat if guild is None else (await channels.about(client, number(place.channel))).kind
+            channel = client.get_partial_messageable(channel_of(place, turn.message, kind), guild_id=guild)
             message = await channel.fetch_message(number(turn.message))
             for reaction in message.reactions:
                 name = reaction.emoji if isinstance(reaction.emoji, str) else reaction.emoji.name
