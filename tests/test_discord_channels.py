@@ -176,7 +176,10 @@ async def test_in_the_chat_of_a_voice_channel_whoever_mentions_moss_is_answered_
     await house.server.says(EVE, f"<@{BOT}> And now?", channel=channel)
     await until(lambda: len(texts(house, channel)) == 5)
     await house.idle()
-    assert [text for who, text in texts(house, channel) if who == "Moss"] == ["Refund?", r"Refund? \| Refund? \| And now?"]
+    assert [text for who, text in texts(house, channel) if who == "Moss"] == [
+        "Refund?",
+        r"Refund? \| Refund? \| And now?",
+    ]
     assert house.server.threads == {}
     assert channel in house.server.typing
 
@@ -205,7 +208,7 @@ async def test_news_of_a_card_in_a_voice_channel_answer_the_card(house: DiscordH
     news = await chat.post(place(VOICE, id), "It is live.", "run:1:2")
     await chat.edit(place(VOICE), id, CARD.model_copy(update={"title": "run-1 is live"}))
     assert [text for _, text in texts(house, VOICE)] == ["run-1 is live", "It is live."]
-    assert house.server.answered[int(news)]["message_id"] == id
+    assert str(house.server.answered[int(news)]["message_id"]) == id
     assert last(house, VOICE)["allowed_mentions"]["replied_user"] is False
     assert (await chat.link(place(VOICE, id), news)).endswith(f"/{VOICE}/{news}")
 

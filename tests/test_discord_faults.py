@@ -18,7 +18,7 @@ from core.model.errors import Refused, Unavailable
 from core.store import consents
 from tests.support import stored
 from tests.support.discord_house import ANNA, BEN, EVE, HELP, DiscordHouse, beside, discord_house, loopback
-from tests.support.discord_server import BOT, CHANNEL, DiscordServer, thread
+from tests.support.discord_server import BOT, CHANNEL, GUILD, DiscordServer, thread
 from tests.support.newsroom import Newsroom, newsroom
 from tests.support.until import until
 
@@ -97,11 +97,36 @@ async def test_a_moderator_who_clears_reactions_takes_flags_back(house: DiscordH
     await house.becomes(gone)
 
 
-async def test_a_frame_that_nobody_can_read_costs_a_connection_and_nothing_else(house: DiscordHouse) -> None:
+ODD: list[tuple[str, Any]] = [
+    ("INTERACTION_CREATE", {"id": "forged"}),
+    ("MESSAGE_UPDATE", {"id": "12", "channel_id": str(CHANNEL), "guild_id": str(GUILD), "embeds": []}),
+    ("MESSAGE_CREATE", {"id": "no number", "channel_id": str(CHANNEL)}),
+    ("MESSAGE_CREATE", None),
+    ("MESSAGE_REACTION_ADD", {"emoji": None}),
+    ("MESSAGE_REACTION_REMOVE", []),
+    ("THREAD_CREATE", {"guild_id": str(GUILD)}),
+    ("GUILD_CREATE", {"id": str(GUILD)}),
+    ("NEVER_HEARD_OF", {"new": [1, 2]}),
+]
+
+
+async def test_an_event_that_nobody_can_read_costs_nothing_else(house: DiscordHouse) -> None:
     reply = await house.reply()
-    await house.server.tell("INTERACTION_CREATE", {"id": "forged"})
-    await until(lambda: len(house.server.identified) == 2)
+    for kind, data in ODD:
+        await house.server.tell(kind, data)
     await house.server.reacts(ANNA, reply)
+    await house.becomes(lambda: house.standing(reply))
+    assert len(house.server.identified) == 1
+
+
+@pytest.mark.parametrize("frame", ["no json", "[]", "7", '"op"', b"\x00\xff\x00\x00\xff\xff"])
+async def test_a_frame_that_nobody_can_read_costs_a_connection_and_nothing_else(
+    house: DiscordHouse, frame: str | bytes
+) -> None:
+    reply = await house.reply()
+    await house.server.sends(frame)
+    await house.server.reacts(ANNA, reply, told=False)
+
     await house.becomes(lambda: house.standing(reply))
     assert len([one for one in house.server._sessions if not one.socket.closed]) == 1
 

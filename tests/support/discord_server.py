@@ -236,6 +236,14 @@ class DiscordServer:
 
     # Faults of the gateway
 
+    async def sends(self, frame: str | bytes) -> None:
+        """As it is."""
+        assert self._socket is not None
+        if isinstance(frame, str):
+            await self._socket.send_str(frame)
+        else:
+            await self._socket.send_bytes(frame)
+
     async def op7(self) -> None:
         self._ready.clear()
         await self._send({"op": 7, "d": None})
@@ -520,8 +528,8 @@ class DiscordServer:
     async def _interaction(self, who: int, kind: int, data: Json, channel: int, **more: Any) -> str:
         id = self.id()
         token = more.pop("token", f"token{id}")
-        kind = KINDS.get(channel, 0)
-        where = self.threads.get(channel) or {"id": str(channel), "type": kind, "name": "help", "position": 0}
+        shape = KINDS.get(channel, 0)
+        where = self.threads.get(channel) or {"id": str(channel), "type": shape, "name": "help", "position": 0}
         where = where | {"guild_id": str(GUILD), "permissions": "0"}
         member = {"user": user(who, f"user{who}"), "roles": [], "joined_at": _iso(0), "deaf": False, "mute": False}
         interaction = {

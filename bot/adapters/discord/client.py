@@ -70,6 +70,7 @@ class Client(discord.Client):
         self.tree.error(self._not_commanded)
         self._listener = listener
         _opens_again(self.http)
+        _reads_on(self._connection.parsers)
 
     def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """Here events still are in order; discord.py runs each listener as a task of its own, in any order."""
@@ -98,6 +99,24 @@ class Client(discord.Client):
         log.warning("a command was not heard", why=type(cause).__name__)
         with contextlib.suppress(discord.DiscordException, OSError):
             await one.response.send_message(OTHER_COMMANDS, ephemeral=True, allowed_mentions=NOBODY)
+
+
+def _reads_on(parsers: dict[str, Callable[[Any], None]]) -> None:
+    """An event that discord.py cannot read, as one that lacks a field, costs itself; it would cost the connection, and
+    what happens until there is another one."""
+
+    def forgiving(kind: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+        def read(data: Any) -> None:
+            try:
+                parse(data)
+            except Exception as problem:
+                log.warning("an event of Discord cannot be read", kind=kind, why=type(problem).__name__)
+
+        return read
+
+    for kind, parse in parsers.items():
+        if kind not in ("READY", "RESUMED"):  # without these there is no session
+            parsers[kind] = forgiving(kind, parse)
 
 
 def _opens_again(http: discord.http.HTTPClient) -> None:
