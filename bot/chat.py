@@ -190,6 +190,9 @@ class Chat(Protocol):
 
     platform: str
 
+    def parts(self, text: str) -> list[str]:
+        """Words that are too long for one message there, as those of several: at least one, and nothing is lost."""
+
     async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         """Say something, in the thread when the place has one, and return the message's id. The same key is posted
         once, as far as the platform can tell: a crash may come between the posting and the writing down. `as_agent`

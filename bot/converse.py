@@ -17,6 +17,7 @@ from bot.inbox import ACT, LOOKS, Delivery, NotYet
 from bot.patience import in_time
 from bot.permits import refusal
 from bot.places import alias, is_flat, substrate_of
+from bot.replies import REPLY, key_of
 from bot.verbs import CONVERSATION, Moss
 from core import agent
 from core.model.errors import AgentFailed, BadInput, Refused
@@ -34,8 +35,6 @@ SWAP_WAIT_S = 300.0
 """How long a message waits for a swap to end before its person is told to come back."""
 LOOK_S = 5.0
 """How long a swap of another process may have ended unseen."""
-REPLY = "reply:"
-"""How the keys of replies begin."""
 SORRY = "{} could not answer this. Please try again; a reaction such as 👎 on this message tells its maintainers."
 
 LOST = "Moss was interrupted while {} answered this, and the answer was lost. Please ask again."
@@ -116,12 +115,17 @@ async def _front(moss: Moss, delivery: Delivery, event: Said) -> None:
         shown, speaker = lost if reply.said.error == lost else SORRY.format(reply.substrate), ""
     else:
         shown, speaker = moss.inbox.heard.get(place, name) or reply.said.content, reply.substrate
-    message = await in_time(chat, chat.post(place, shown, name, as_agent=speaker))
+    parts = chat.parts(shown)
+    posted = [
+        await in_time(chat, chat.post(place, part, key_of(name, n), as_agent=speaker)) for n, part in enumerate(parts)
+    ]
     if shown != reply.said.content:
-        moss.inbox.heard.keep(place, message, shown)
+        moss.inbox.heard.keep(place, posted[0], shown)
     async with moss.store.writing() as db:
-        await turns.posted(db, place, name, message)
-        await posts.add(db, moss.store.now(), name, place, message=message, shown=sha256(shown.encode()))
+        await turns.posted(db, place, name, posted[0])
+        for n, (part, message) in enumerate(zip(parts, posted, strict=True)):
+            digest = sha256(part.encode())
+            await posts.add(db, moss.store.now(), key_of(name, n), place, message=message, shown=digest)
 
 
 async def _answered(  # noqa: PLR0917 - who is asked what, where

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import structlog
 
-from bot.converse import REPLY
+from bot.replies import REPLY
 from bot.verbs import Moss
 from core.store import asking, posts, room, turns
 

@@ -236,6 +236,18 @@ class Inbox:
             later = await letters.overtaken_by(db, delivery.row, lane(event), event.at)
         return name_of(event.emoji) in {name_of(emoji) for emoji in later}
 
+    async def stands_on(self, delivery: Delivery, messages: Collection[str]) -> bool:
+        """Whether the same person's same emoji, which was taken off here, is on another of these messages."""
+        event = delivery.event
+        assert isinstance(event, Reacted)
+        others = {lane(event.model_copy(update={"message": one})) for one in messages if one != event.message}
+        if not others:
+            return False
+        async with self._store.reading() as db:
+            known = await letters.changes(db, others)
+        same = (all_ for (_, emoji), all_ in known.items() if name_of(emoji) == name_of(event.emoji))
+        return any(all_[-1].added for all_ in same)
+
     async def prune(self) -> None:
         async with self._store.writing() as db:
             lost = await letters.prune(db, self._store.now() - KEPT)

@@ -4,9 +4,9 @@ import structlog
 
 from bot import verbs
 from bot.chat import Flagged, Reacted
-from bot.converse import REPLY
 from bot.inbox import LOOKS, TALK, Delivery, NotYet
 from bot.permits import refusal
+from bot.replies import REPLY, first_of, parts_of
 from bot.verbs import UNKNOWN, Moss
 from bot.whispers import mention
 from bot.words import count
@@ -33,6 +33,8 @@ async def reacted(moss: Moss, delivery: Delivery) -> None:
     kind = kind_of(event.emoji, moss.settings.flags.emoji)
     if kind is None or await moss.inbox.overtaken(delivery):
         return
+    first, parts = await _messages(moss, event)
+    event = event.model_copy(update={"message": first})
     emoji, person = name_of(event.emoji), moss.settings.person(event.person)
     if event.added:
         try:
@@ -42,6 +44,8 @@ async def reacted(moss: Moss, delivery: Delivery) -> None:
             if moss.rates.hourly(f"rebuked {person}", 1):
                 await mention(moss, delivery, problem.sentence)
         return
+    if await moss.inbox.stands_on(delivery, parts):
+        return
     if await verbs.unflag(moss, event.place, event.message, person, emoji) is Withdrawal.noted:
         await mention(moss, delivery, "It is noted that you took your flag back; its batch is sealed and keeps it.")
 
@@ -49,7 +53,16 @@ async def reacted(moss: Moss, delivery: Delivery) -> None:
 async def flagged(moss: Moss, delivery: Delivery) -> None:
     event = delivery.event
     assert isinstance(event, Flagged)
+    first, _ = await _messages(moss, event)
+    event = event.model_copy(update={"message": first})
     await _complain(moss, delivery, event, event.failure, reason=event.reason)
+
+
+async def _messages(moss: Moss, event: Reacted | Flagged) -> tuple[str, list[str]]:
+    """The message by which the turn is known that somebody means, and all that show it."""
+    async with moss.store.reading() as db:
+        first = await first_of(db, event.place, event.message)
+        return first, await parts_of(db, event.place, first)
 
 
 async def _complain(

@@ -7,6 +7,7 @@ import structlog
 from bot.chat import Card, Event, Flagged, Reacted
 from bot.inbox import Delivery
 from bot.patience import in_time
+from bot.replies import first_of
 from bot.verbs import Moss
 from core.model.errors import MossError, Refused
 from core.model.transcript import Place
@@ -39,7 +40,7 @@ async def _where(moss: Moss, event: Event) -> Place:
     if not isinstance(event, Reacted | Flagged) or event.place.thread:
         return event.place
     async with moss.store.reading() as db:
-        known = await turns.of_message(db, event.place, event.message)
+        known = await turns.of_message(db, event.place, await first_of(db, event.place, event.message))
     return known.place if known else event.place
 
 

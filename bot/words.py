@@ -1,6 +1,7 @@
 """Text from outside made harmless and cut to size, and how counts, times and costs read on every face."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 
 from core.model.run import Spend
@@ -64,6 +65,21 @@ def cut(text: str, limit: int, rest: str = "") -> str:
         return whole
     more = f"… {len(whole) - limit:,} more characters" + (f": {rest}" if rest else "")
     return f"{whole[:limit].rstrip()} {more}"
+
+
+def parted(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The whole of it in parts that fit, ended at the end of a line or a word where there is one in their second half.
+    Of two parts the longer fits less."""
+    parts = []
+    while text and not fits(text):
+        least, most = 1, len(text) - 1
+        while least < most:
+            middle = (least + most + 1) // 2
+            least, most = (middle, most) if fits(text[:middle]) else (least, middle - 1)
+        end = max(text.rfind("\n", least // 2, least + 1), 0) or max(text.rfind(" ", least // 2, least + 1), 0) or least
+        parts.append(text[:end].rstrip())
+        text = text[end:].removeprefix("\n") if text[end] == "\n" else text[end:].lstrip(" ")
+    return [*parts, text] if text or not parts else parts
 
 
 def quoted(text: str, limit: int = 200) -> str:

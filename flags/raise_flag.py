@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from core.model.batch import Batch, BatchState
 from core.model.errors import BadInput, Refused
@@ -69,7 +70,7 @@ async def raise_flag(  # noqa: PLR0917 - who complains, about what, where: none 
     async with store.changing(substrate) as change:
         standing = await _standing(change, place, turn, flag.person)
         if standing and standing[0].state is not BatchState.open:
-            await _note(change, *standing, flag.person, "flagged", reason)
+            await _note(change, *standing, flag.person, "flagged", reason=reason, emoji=flag.emoji)
             return Raised(*standing, late=True)
         if standing is None and per_hour is not None:
             await _check_rate(change, flag.person, per_hour)
@@ -91,10 +92,23 @@ async def withdraw(  # noqa: PLR0917 - as above
             return Withdrawal.nothing
         batch, chunk = standing
         if batch.state is not BatchState.open:
-            await _note(change, batch, chunk, person, "withdrawn", None)
-            return Withdrawal.noted
+            await _note(change, batch, chunk, person, "withdrawn", emoji=emoji)
+            flag = _of(chunk, person)
+            left = _reactions(flag, await _notes(change.db, batch.id, chunk.id, person))
+            return Withdrawal.nothing if left else Withdrawal.noted
         gone = await batches.withdraw_flag(change, batch.id, turn, person, person, emoji=emoji)
         return Withdrawal.withdrawn if gone else Withdrawal.nothing
+
+
+async def held(db: Any, substrate: str, place: Place, turn: str) -> list[Flag]:
+    """All flags on a turn, each with the reactions that stand for it as far as Moss was told: a sealed batch keeps what
+    it was sealed with, and what people took off since is noted beside it."""
+    found = []
+    for batch, chunk in await batches.of_turn(db, substrate, place, turn):
+        for flag in chunk.flags:
+            notes = await _notes(db, batch.id, chunk.id, flag.person) if batch.state is not BatchState.open else []
+            found.append(flag.model_copy(update={"emoji": " ".join(_reactions(flag, notes)) or None}))
+    return found
 
 
 async def _standing(change: Change, place: Place, turn: str, person: str) -> tuple[Batch, Chunk] | None:
@@ -106,21 +120,53 @@ async def _standing(change: Change, place: Place, turn: str, person: str) -> tup
     return None
 
 
-async def _note(  # noqa: PLR0917 - as above
-    change: Change, batch: Batch, chunk: Chunk, person: str, said: str, reason: str | None
+async def _note(
+    change: Change,
+    batch: Batch,
+    chunk: Chunk,
+    person: str,
+    said: str,
+    *,
+    reason: str | None = None,
+    emoji: str | None = None,
 ) -> None:
     """Once, however often it is said; nothing when it says no more than the flag itself; and a few times at most."""
-    detail = {"chunk": chunk.id, "turn": chunk.turn, "person": person, "said": said, "reason": reason}
-    past = [fact for fact in await facts.about(change.db, Noun.batch, batch.id) if fact.what == NOTED]
-    theirs = [fact.detail for fact in past if (fact.detail["chunk"], fact.detail["person"]) == (chunk.id, person)]
-    flag = next(flag for flag in chunk.flags if flag.person == person)
+    detail = {"chunk": chunk.id, "turn": chunk.turn, "person": person, "said": said, "reason": reason, "emoji": emoji}
+    theirs, flag = await _notes(change.db, batch.id, chunk.id, person), _of(chunk, person)
     latest = theirs[-1] if theirs else detail | {"said": "flagged", "reason": flag.reason}
-    if (said, reason or latest["reason"]) == (latest["said"], latest["reason"]):
+    known = _reactions(flag, theirs)
+    if emoji is None or (not known and said == "withdrawn"):
+        new = said != latest["said"]
+    else:
+        new = (emoji in known) != (said == "flagged")
+    if not new and reason in (None, latest["reason"]):
         return
     if len(theirs) >= NOTES:
         said_since = f"{NOTES} things you said of it since are noted"
         raise Refused(f"{batch.id} is {batch.state} and keeps your flag; {said_since}, and no more will be.")
     await change.record(person, Noun.batch, batch.id, NOTED, **detail)
+
+
+async def _notes(db: Any, batch: str, chunk: str, person: str) -> list[dict[str, Any]]:
+    """What this person said of their flag since the batch was sealed."""
+    past = [fact.detail for fact in await facts.about(db, Noun.batch, batch) if fact.what == NOTED]
+    return [detail for detail in past if (detail["chunk"], detail["person"]) == (chunk, person)]
+
+
+def _of(chunk: Chunk, person: str) -> Flag:
+    return next(flag for flag in chunk.flags if flag.person == person)
+
+
+def _reactions(flag: Flag, notes: list[dict[str, Any]]) -> list[str]:
+    """Those that stand for it after what was said of it. Notes of former versions of Moss name none."""
+    left = (flag.emoji or "").split()
+    for note in notes:
+        emoji = note.get("emoji")
+        if note["said"] == "withdrawn":
+            left = [one for one in left if one != emoji] if emoji else []
+        elif emoji and emoji not in left:
+            left.append(emoji)
+    return left
 
 
 async def _check_rate(change: Change, person: str, per_hour: int) -> None:

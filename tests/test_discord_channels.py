@@ -209,7 +209,7 @@ async def test_news_of_a_card_in_a_voice_channel_answer_the_card(house: DiscordH
     await chat.edit(place(VOICE), id, CARD.model_copy(update={"title": "run-1 is live"}))
     assert [text for _, text in texts(house, VOICE)] == ["run-1 is live", "It is live."]
     assert str(house.server.answered[int(news)]["message_id"]) == id
-    assert last(house, VOICE)["allowed_mentions"]["replied_user"] is False
+    assert last(house, VOICE)["allowed_mentions"] == {"parse": []}, "which calls nobody whose message is answered"
     assert (await chat.link(place(VOICE, id), news)).endswith(f"/{VOICE}/{news}")
 
 

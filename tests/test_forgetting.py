@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from bot import forgetting
 from bot.chat import Card
-from bot.converse import REPLY
 from bot.forgetting import KEPT, forget
+from bot.replies import REPLY
 from core.model.transcript import Message
 from core.store import batches, posts, room, turns
 from core.store.tables import inbox, room_posts

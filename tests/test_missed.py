@@ -99,3 +99,21 @@ async def test_a_removal_that_was_found_late_takes_nothing_back_that_was_put_the
     later = gone.at.replace(microsecond=1)
     await chat.did(chat.reacted(reply, "👎", person="paper:ben", at=later), gone)
     assert [one.added for one in await found(chat, see({}))] == [False], "the flag stands"
+
+
+async def test_what_was_taken_off_a_sealed_flag_is_found_once_and_told_once(chat: ChatMoss) -> None:
+    chat.limit(seal_count=1)
+    reply = await chat.reply()
+    await chat.did(chat.reacted(reply), chat.reacted(reply, "x"))
+    told = len(chat.chat.told())
+    seen = {reply: [Seen("paper:eve", "x")]}
+    (one,) = await found(chat, see(seen))
+    await chat.did(one)
+    assert await found(chat, see(seen)) == []
+    assert len(chat.chat.told()) == told, "the other reaction stands for the flag"
+    (other,) = await found(chat, see({}))
+    await chat.did(other)
+    assert chat.chat.told()[told:] == ["It is noted that you took your flag back; its batch is sealed and keeps it."]
+    assert await found(chat, see({})) == []
+    (again,) = await found(chat, see(seen))
+    assert (again.emoji, again.added) == ("x", True)

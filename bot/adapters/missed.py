@@ -1,17 +1,19 @@
 """What people did while nobody listened: reactions on kept replies, compared with the flags that Moss holds."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from bot.chat import Reacted
+from bot.replies import parts_of
 from bot.settings import Settings
 from core.model.evidence import Flag
 from core.model.transcript import Place
-from core.store import batches, turns
+from core.store import turns
 from core.store.store import Store
 from core.store.turns import Turn
 from flags.emoji import kind_of, name_of
+from flags.raise_flag import held
 
 LOOKED_BACK = timedelta(days=3)
 
@@ -42,11 +44,13 @@ def changes(
     standing: Standing, flags: Collection[Flag], settings: Settings, place: Place
 ) -> list[tuple[str, str, bool]]:
     """Who, as the platform names them, put an emoji there or took it away, unnoticed. Pure."""
-    held = {(flag.person, emoji) for flag in flags if flag.withdrawn_at is None for emoji in (flag.emoji or "").split()}
+    known = {
+        (flag.person, emoji) for flag in flags if flag.withdrawn_at is None for emoji in (flag.emoji or "").split()
+    }
     complaints = [one for one in standing.seen if kind_of(one.emoji, settings.flags.emoji) is not None]
     now = {(settings.person(one.person), name_of(one.emoji)): one for one in complaints}
-    added = [(one.person, one.emoji, True) for who, one in now.items() if who not in held]
-    gone = sorted(held - set(now)) if standing.whole else []
+    added = [(one.person, one.emoji, True) for who, one in now.items() if who not in known]
+    gone = sorted(known - set(now)) if standing.whole else []
     return added + [(_known_as(settings, person, place), emoji, False) for person, emoji in gone]
 
 
@@ -73,18 +77,23 @@ async def missed(
         kept = await turns.latest_replies(db, platform, workspaces, store.now() - LOOKED_BACK, limit)
     for turn in kept:
         at = store.now()  # before looking: whatever is heard from now on is later
-        standing = await look(turn)
-        if standing is None:
-            continue
         async with store.reading() as db:
-            batched = await batches.of_turn(db, turn.substrate, turn.place, turn.message)
-        flags = [flag for _, chunk in batched for flag in chunk.flags]
+            parts = await parts_of(db, turn.place, turn.message)
+        looked = {part: await look(replace(turn, message=part)) for part in parts}
+        shown = {part: standing for part, standing in looked.items() if standing is not None}
+        if not shown:
+            continue
+        everything = len(shown) == len(parts) and all(standing.whole for standing in shown.values())
+        standing = Standing([one for standing in shown.values() for one in standing.seen], everything)
+        async with store.reading() as db:
+            flags = await held(db, turn.substrate, turn.place, turn.message)
         found = []
         for person, emoji, added in changes(standing, flags, settings, turn.place):
-            way = "added" if added else "gone"
-            id = f"missed:{session}:{turn.message}:{person}:{name_of(emoji)}:{way}"
-            found.append(
-                Reacted(id=id, place=turn.place, person=person, at=at, message=turn.message, emoji=emoji, added=added)
-            )
+            way, one = "added" if added else "gone", Seen(person, emoji)
+            for part in [part for part in shown if one in shown[part].seen] if added else parts:
+                id = f"missed:{session}:{part}:{person}:{name_of(emoji)}:{way}"
+                found.append(
+                    Reacted(id=id, place=turn.place, person=person, at=at, message=part, emoji=emoji, added=added)
+                )
         if found:
             yield found

@@ -41,11 +41,16 @@ class PaperChat:
     """What `history` shows; nothing of it may be read while it is empty."""
     groups: dict[str, set[str]] = field(default_factory=dict)
     """Who is in which."""
+    most: int = 1_000_000
+    """Characters of a message."""
     away: int = 0
     """How many of the next calls find the platform away."""
     before: Callable[[str], None] = lambda what: None
     after: Callable[[str], None] = lambda what: None
     """Called around everything that people see."""
+
+    def parts(self, text: str) -> list[str]:
+        return [text[n : n + self.most] for n in range(0, max(len(text), 1), self.most)]
 
     async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         self._reached(f"post {key}")

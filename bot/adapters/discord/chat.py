@@ -13,7 +13,7 @@ from typing import Any, cast
 import discord
 
 from bot.adapters.discord.channels import Channels
-from bot.adapters.discord.embeds import NOBODY, Rendered, named, render
+from bot.adapters.discord.embeds import NOBODY, Rendered, named, parts, render
 from bot.adapters.discord.errors import ARCHIVED, NO_DIRECT_MESSAGES, THREAD_EXISTS, Gone, translated
 from bot.adapters.discord.places import (
     DIRECT,
@@ -27,8 +27,8 @@ from bot.adapters.discord.places import (
 )
 from bot.adapters.sent import Note, Sent
 from bot.chat import Card
-from bot.converse import REPLY
 from bot.places import is_direct
+from bot.replies import REPLY
 from core.clock import Clock, system_clock
 from core.model.errors import MossError, Unavailable
 from core.model.transcript import Message, Place
@@ -97,6 +97,9 @@ class DiscordChat:
         return event
 
     # Saying
+
+    def parts(self, text: str) -> list[str]:
+        return parts(text)
 
     async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         rendered, note = render(what), await self._sent.begin(key)

@@ -12,10 +12,11 @@ from typing import Any
 import discord
 
 from bot.chat import Action, Card, Section, Style, Tone
-from bot.words import harmless
+from bot.words import harmless, parted
 
 NOBODY = discord.AllowedMentions.none()
 TEXT_LIMIT = 2000
+PARTS_LIMIT = 5
 BODY_LIMIT = 4096
 """Characters of an embed's body; with its title it stays below the 6,000 of a message."""
 TITLE_LIMIT = 250
@@ -80,6 +81,13 @@ class Rendered:
 
 def render(what: Card | str) -> Rendered:
     return _card(what) if isinstance(what, Card) else _words(what)
+
+
+def parts(text: str) -> list[str]:
+    """What is too long for one message as several; what is too long for those is left whole, and goes into a file."""
+    clean = harmless(text).strip()
+    found = parted(clean, lambda part: len(escaped(part)) <= TEXT_LIMIT)
+    return found if len(found) <= PARTS_LIMIT else [text]
 
 
 def _words(text: str) -> Rendered:

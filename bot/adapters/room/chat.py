@@ -77,6 +77,9 @@ class RoomChat:
             )
         return str(id)
 
+    def parts(self, text: str) -> list[str]:
+        return [text]
+
     async def edit(self, place: Place, message: str, card: Card) -> None:
         picture = card.picture.png if card.picture else None
         kept_card = kept(card).model_dump(mode="json")

@@ -5,7 +5,7 @@ from typing import Any
 
 from bot.adapters.slack.events import ASK, PRESS
 from bot.chat import Action, Card, Section, Style, Tone
-from bot.words import harmless
+from bot.words import harmless, parted
 
 HEADER_CHARS = 150
 LABEL_CHARS = 75
@@ -18,6 +18,8 @@ SUMMARY_CHARS = 700
 """Of the one line that notifications show."""
 TEXT_CHARS = 11_000
 """Of a message without blocks."""
+PARTS_SHOWN = 20
+"""Messages of one answer."""
 LINES_SHOWN = 40
 ACTIONS_SHOWN = 25
 
@@ -67,6 +69,13 @@ def shortened(text: str, limit: int, rest: str) -> str:
         return whole
     pointer = f"\n… {len(whole) - limit:,} more characters or so{f': {rest}' if rest else ''}"
     return whole[: max(limit - len(pointer), 0)].rstrip() + pointer
+
+
+def parts(text: str) -> list[str]:
+    """What is too long for one message as several; of what is too long for those, the beginning."""
+    found = parted(harmless(text).strip(), lambda part: len(escaped(part)) <= TEXT_CHARS)
+    rest = sum(map(len, found[PARTS_SHOWN:]))
+    return [*found[:PARTS_SHOWN], f"… {rest:,} more characters or so"] if rest else found
 
 
 def _header(card: Card) -> dict[str, Any]:

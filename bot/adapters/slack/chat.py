@@ -14,7 +14,7 @@ import structlog
 
 from bot.adapters.missed import Seen, Standing
 from bot.adapters.sent import Sent
-from bot.adapters.slack.blocks import TEXT_CHARS, blocks, escaped, shortened, summary
+from bot.adapters.slack.blocks import TEXT_CHARS, blocks, escaped, parts, shortened, summary
 from bot.adapters.slack.events import PLATFORM, Workspace, moment_of, plain
 from bot.adapters.slack.payloads import MessageEvent
 from bot.adapters.slack.web import NeverCame, SlackRefused, Web
@@ -67,6 +67,9 @@ class SlackChat:
 
     def join(self, voice: Voice) -> None:
         self._voices[voice.workspace.team] = voice
+
+    def parts(self, text: str) -> list[str]:
+        return parts(text)
 
     async def post(self, place: Place, what: Card | str, key: str, *, as_agent: str = "") -> str:
         voice = self._voice(place)
