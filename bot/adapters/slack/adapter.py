@@ -261,9 +261,12 @@ class Connection:
             await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        """Its signature is the first thing that is looked at."""
-        answer = await self._app.async_dispatch(await to_bolt_request(request))
-        return await to_aiohttp_response(answer)
+        """Its signature is the first thing that is looked at, once it can be read at all."""
+        try:
+            call = await to_bolt_request(request)
+        except (ValueError, LookupError, TypeError, AttributeError):  # of bytes, text and JSON that are none
+            return web.Response(status=400)
+        return await to_aiohttp_response(await self._app.async_dispatch(call))
 
     async def _introduced(self) -> None:
         pause_s = self._first_pause_s

@@ -21,6 +21,7 @@ from bot.adapters.slack.payloads import (
     Submission,
 )
 from bot.chat import Commanded, Flagged, Pressed, Reacted, Replied, Said
+from bot.places import is_direct
 from core.model.transcript import Place
 
 PLATFORM = "slack"
@@ -84,7 +85,8 @@ def happened(body: Mapping[str, Any], workspace: Workspace) -> Said | Replied | 
 
 
 def _reacted(body: Mapping[str, Any], event: Any, workspace: Workspace) -> Reacted | None:
-    found = read(ReactionEvent, event)
+    seconds = body.get("event_time")
+    found = read(ReactionEvent, ({"event_ts": f"{seconds}.0"} if isinstance(seconds, int) else {}) | event)
     if found is None or found.item.type != "message" or found.user in (workspace.bot_user, workspace.agent):
         return None
     return Reacted(
@@ -120,7 +122,9 @@ def _said(event: Any, workspace: Workspace) -> Said | Replied | None:
         at=at,
         message=found.ts,
         text=plain(found.text, without=workspace.bot_user),
-        addressed=found.channel_type == "im" or bool(re.search(rf"<@{workspace.bot_user}[|>]", found.text)),
+        addressed=found.channel_type == "im"
+        or is_direct(place)
+        or bool(re.search(rf"<@{workspace.bot_user}[|>]", found.text)),
     )
 
 
@@ -166,9 +170,9 @@ def asked_for_flag(body: Mapping[str, Any]) -> tuple[str, Subject] | None:
 def asked_for_reason(body: Mapping[str, Any]) -> tuple[str, Subject] | None:
     """A button that wants a few words before it counts."""
     found = read(Actions, body)
-    if found is None or not found.actions[0].action_id.startswith(ASK):
+    where = found.where if found else None
+    if found is None or where is None or not found.actions[0].action_id.startswith(ASK):
         return None
-    where = found.container
     subject = Subject(
         channel=where.channel_id,
         message=where.message_ts,
@@ -181,10 +185,10 @@ def asked_for_reason(body: Mapping[str, Any]) -> tuple[str, Subject] | None:
 
 def pressed(body: Mapping[str, Any], workspace: Workspace, now: datetime) -> Pressed | None:
     found = read(Actions, body)
-    if found is None or not found.actions[0].action_id.startswith(PRESS):
+    where = found.where if found else None
+    if found is None or where is None or not found.actions[0].action_id.startswith(PRESS):
         return None
     verb, _, subject = found.actions[0].value.partition(" ")
-    where = found.container
     return Pressed(
         id=f"pressed:{found.trigger_id}",
         place=workspace.place(where.channel_id, where.thread_ts or ""),

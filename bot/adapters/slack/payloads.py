@@ -1,18 +1,27 @@
 """What Slack sends, as far as Moss reads it. Whatever does not look like this is no event of ours."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Of a person, a channel, a workspace. None holds a slash, which separates the parts of a place."""
-Stamp = Annotated[str, Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,9}$")]
-"""The id of a message in its channel, which is also its time."""
+Stamp = Annotated[str, Field(pattern=r"^[0-9]{1,11}\.[0-9]{1,9}$")]
+"""The id of a message in its channel, which is also its time, in seconds before the year 5138."""
 Token = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, given: Any) -> Any:
+        return (
+            {name: value for name, value in given.items() if value not in (None, "")}
+            if isinstance(given, dict)
+            else given
+        )
 
 
 class Item(Payload):
@@ -93,9 +102,18 @@ class Actions(Payload):
 
     user: Named
     trigger_id: Token
-    container: Container
+    container: Container | None = None
+    channel: Named | None = None
+    message: Message | None = None
     actions: tuple[Button, ...] = Field(min_length=1)
     response_url: str = ""
+
+    @property
+    def where(self) -> Container | None:
+        """Slack says it twice."""
+        if self.container or not (self.channel and self.message):
+            return self.container
+        return Container(channel_id=self.channel.id, message_ts=self.message.ts, thread_ts=self.message.thread_ts)
 
 
 class Field_(Payload):
