@@ -25,7 +25,7 @@ class Person:
         self.token = world.moss("people", "add", name)["token"]
 
     def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while True:
             try:
                 url = json.loads((self.world.root / "data" / "room.json").read_text())["url"]
@@ -59,7 +59,7 @@ class Person:
         """What is no message of a person."""
         return [one for one in self.thread(id) if one["by"]["kind"] != "person"]
 
-    def until(self, condition: Callable[[], Any], within_s: float = 40) -> Any:
+    def until(self, condition: Callable[[], Any], within_s: float = 120) -> Any:
         until = time.monotonic() + within_s
         while not (found := condition()):
             assert time.monotonic() < until, self.world.tail()

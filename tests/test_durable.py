@@ -50,9 +50,9 @@ async def test_a_job_interrupted_by_kill_9_is_performed_again_by_the_next_start(
 
 
 async def test_a_silent_process_loses_its_job_to_a_live_one_and_lets_go_when_it_wakes(town: Town) -> None:
-    first, second = await asyncio.gather(town.worker("first", lease_ttl_s=3), town.worker("second", lease_ttl_s=3))
+    first, second = await asyncio.gather(town.worker("first", lease_ttl_s=6), town.worker("second", lease_ttl_s=6))
     await first.told("submit slow a")
-    await asyncio.sleep(3.5)
+    await asyncio.sleep(6.5)
     assert town.who("began", "slow:a:0") == ["first"], "a healthy lease is renewed"
     first.stopped()
     await appears(lambda: "second" in town.who("began", "slow:a:0"))

@@ -120,7 +120,7 @@ class World:
         """`moss run`; returns when it answers."""
         words = ["--config", str(self.root / "moss.toml"), "run"]
         self.process = warm.Run(words, cwd=self.root, env=self.environment(), log=self.log)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not (self.root / "data" / "moss.sock").exists():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise Wrong(f"moss run did not come up\n{self.tail()}")
@@ -137,7 +137,7 @@ class World:
             self.process.kill()
             self.process.wait()
 
-    def wait_for(self, run: str, *states: str, timeout_s: float = 90) -> dict[str, Any]:
+    def wait_for(self, run: str, *states: str, timeout_s: float = 300) -> dict[str, Any]:
         """The run, once it is in one of the states."""
         until = time.monotonic() + timeout_s
         while True:
