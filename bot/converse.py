@@ -49,7 +49,7 @@ async def said(moss: Moss, delivery: Delivery) -> None:
     async with moss.store.reading() as db:
         addressed = event.addressed or await _in_a_conversation(db, event.place)
         observed = not addressed and await turns.is_observed(db, event.place)
-    if addressed:
+    if addressed and (event.addressed or event.text.strip()):  # a picture in its thread is for others who read there
         await _front(moss, delivery, event)
     elif observed:
         substrate = substrate_of(moss.settings, event.place)

@@ -115,6 +115,17 @@ async def test_what_people_say_to_one_another_is_neither_forwarded_nor_kept(tmp_
         assert chat.chat.texts() == ["And you?"]
 
 
+async def test_what_holds_no_words_in_a_thread_of_the_agent_is_for_others_who_read_there(tmp_path: Path) -> None:
+    """A picture; or any message at Discord, where Moss is not shown what people write."""
+    async with talking(tmp_path) as chat:
+        thread = PAPER.model_copy(update={"thread": "s1"})
+        await chat.did(chat.said("Hello", addressed=True, message="s1"))
+        await chat.did(chat.said(" ", thread), chat.said("", thread))
+        assert (chat.chat.texts(), chat.chat.told()) == (["Hello"], [])
+        await chat.did(chat.said("", thread, addressed=True))
+        assert "Your message is empty" in chat.chat.told()[0]
+
+
 async def test_a_message_that_names_nobody_is_told_so(tmp_path: Path) -> None:
     async with talking(tmp_path) as chat:
         await chat.did(chat.said("  ", addressed=True))

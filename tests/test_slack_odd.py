@@ -90,7 +90,8 @@ def test_a_press_says_where_it_was_in_either_way() -> None:
 FRAMES: list[str | bytes] = [
     "no json", "", "[]", "7", "null", '"hello"', "{}", '{"type": null}', '{"type": "new", "envelope_id": "e"}',
     '{"type": "events_api", "envelope_id": "e1"}', '{"type": "events_api", "envelope_id": "e2", "payload": null}',
-    '{"type": "events_api", "envelope_id": "e3", "payload": "x"}', '{"type": "events_api", "envelope_id": "e4", "payload": []}',
+    '{"type": "events_api", "envelope_id": "e3", "payload": "x"}',
+    '{"type": "events_api", "envelope_id": "e4", "payload": []}',
     '{"type": "interactive", "envelope_id": "e5", "payload": {"type": "unheard_of"}}',
     '{"type": "slash_commands", "envelope_id": "e6", "payload": {}}',
     '{"type": "disconnect", "envelope_id": 7}'.replace("disconnect", "warning"),

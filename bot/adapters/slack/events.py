@@ -86,7 +86,8 @@ def happened(body: Mapping[str, Any], workspace: Workspace) -> Said | Replied | 
 
 def _reacted(body: Mapping[str, Any], event: Any, workspace: Workspace) -> Reacted | None:
     seconds = body.get("event_time")
-    found = read(ReactionEvent, ({"event_ts": f"{seconds}.0"} if isinstance(seconds, int) else {}) | event)
+    told = {"event_ts": f"{seconds}.0"} if isinstance(seconds, int) and not event.get("event_ts") else {}
+    found = read(ReactionEvent, event | told)
     if found is None or found.item.type != "message" or found.user in (workspace.bot_user, workspace.agent):
         return None
     return Reacted(

@@ -17,11 +17,9 @@ class Payload(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_left_out(cls, given: Any) -> Any:
-        return (
-            {name: value for name, value in given.items() if value not in (None, "")}
-            if isinstance(given, dict)
-            else given
-        )
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value not in (None, "")}
 
 
 class Item(Payload):
