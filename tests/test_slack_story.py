@@ -181,6 +181,7 @@ async def test_complaints_that_came_and_went_while_moss_was_away_are_found(tmp_p
         await on.event(reaction(gone, user="U3"))
         await until(lambda: on.slack.whispers)
         on.slack.reactions[kept] = [{"name": "-1", "users": ["U1", "UMOSS"]}, {"name": "tada", "users": ["U2"]}]
+        on.slack.fail("reactions.get", *[Fault("internal_error")] * 2)
         await on.server.catch_up("T1")
         await until(lambda: len(on.slack.whispers) >= 2)
 

@@ -1,5 +1,6 @@
 """Adoption and reconciliation of a real agent: what runs becomes a version, and what is left over goes."""
 
+import asyncio
 import json
 import secrets
 import tempfile
@@ -13,11 +14,11 @@ import pytest
 from core.clock import system_clock
 from core.containers.host import BoxSpec, BoxState, Recipe, label
 from core.model.consent import ConsentState
-from core.model.errors import AgentFailed, BadInput, Refused
+from core.model.errors import AgentFailed, BadInput, Busy, Refused
 from core.model.events import Noun
 from core.model.swap import SwapState, Version
 from core.repository import Clone
-from core.store import Store, consents, facts, notices, substrates, swaps
+from core.store import Store, claims, consents, facts, notices, substrates, swaps
 from core.swap.adopt import adopt, survey
 from core.swap.perform import perform
 from core.swap.plan import adopted_box
@@ -97,6 +98,20 @@ async def test_an_agent_that_does_not_run_yet_is_built_from_its_branch_and_start
     assert await adopted(house) == version, "a second time changes nothing"
     assert (await house.state_file("starts")).split() == ["0"]
     assert await told(house) == ["adopted"]
+
+
+async def test_of_two_adoptions_at_once_one_is_told_to_wait(process_house: House) -> None:
+    house = process_house
+    both = await asyncio.gather(adopted(house), adopted(house), return_exceptions=True)
+    (version,) = [one for one in both if isinstance(one, Version)]
+    (busy,) = [one for one in both if isinstance(one, Busy)]
+    assert "try again in a moment" in busy.sentence
+    assert await house.running() == [version.box]
+    assert (await house.state_file("starts")).split() == ["0"]
+    assert await adopted(house) == version
+    async with house.store.reading() as db:
+        assert await swaps.versions(db, "little") == [version]
+        assert await claims.unfinished(db, "little") is None
 
 
 async def test_what_a_build_that_is_killed_leaves_lies_where_the_next_start_clears_away(

@@ -6,6 +6,8 @@ holds or what was live before; anything else must already be running.
 
 import json
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +82,12 @@ async def adopt(
         case Running():
             return await adoption.of_running(found.way, found.commit)
         case LastImage():
-            await adoption.begin()
-            return await adoption.of_image(found.way.good.image, found.way.good.commit)
+            async with adoption.claimed():
+                return await adoption.of_image(found.way.good.image, found.way.good.commit)
         case Fresh():
             chosen = await adoption.own_commit(found.way.commit)
-            await adoption.begin()
-            return await adoption.of_image(await adoption.build(chosen), chosen)
+            async with adoption.claimed():
+                return await adoption.of_image(await adoption.build(chosen), chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +138,31 @@ class Adoption:
     def number(self) -> int:
         return self.before.versions[-1].number + 1 if self.before.versions else 0
 
-    async def begin(self) -> None:
+    @asynccontextmanager
+    async def claimed(self) -> AsyncIterator[None]:
+        """From the first line to the last, so that nobody else starts, removes or adopts anything meanwhile."""
+        claim = await self._begin()
+        async with claims.held(self.store, self.substrate.name, claim, "adopted"):
+            yield
+
+    async def _begin(self) -> claims.Claim:
         """Until the end is recorded a human has to come back: no swap begins, and nothing is tidied away."""
         async with self.store.changing(self.substrate.name) as change:
             await substrates.save(change, self.substrate, self.who)
             if swap := await swaps.in_flight(change.db, self.substrate.name):
                 raise Busy(f"{self.substrate.name} is in the middle of {swap.id}; adopt it when that has ended.")
             await claims.check_free(change)
+            if await swaps.versions(change.db, self.substrate.name) != self.before.versions:
+                raise Busy(f"{self.substrate.name} was adopted or replaced a moment ago; look again.")
             await substrates.set_needs_adoption(change, True, self.who, "an adoption is under way")
+            box = adopted_box(self.substrate.name, self.owner, self.number)
+            return await claims.take(change, box, "it is adopted", self._longest)
+
+    @property
+    def _longest(self) -> float:
+        """With a build, and with what ran before brought back. The claim of one that died counts for nothing."""
+        run, health = self.substrate.run, self.substrate.health
+        return claims.CLAIM_S + self.substrate.build.timeout_s + 2 * (health.window_s + run.stop_grace_s)
 
     async def own_commit(self, commit: str | None) -> str:
         head = await self.clone.head(self.substrate.branch)
@@ -165,11 +184,11 @@ class Adoption:
         if not await self.clone.contains(commit):
             raise Refused(f"Commit {commit[:12]} of {box.name} is not in {self.substrate.repository}; push it there.")
         boot_id = box.labels.get(label.BOOT_ID) or await self.boot_id_of(box.name)
-        await self.begin()
-        await self.probe(box.name, boot_id)
-        version = await self.record(box.name, box.image, commit, boot_id)
-        await _keep_running(self.host, self.owner, self.substrate, box.name)
-        return version
+        async with self.claimed():
+            await self.probe(box.name, boot_id)
+            version = await self.record(box.name, box.image, commit, boot_id)
+            await _keep_running(self.host, self.owner, self.substrate, box.name)
+            return version
 
     async def boot_id_of(self, box: str) -> str:
         """A box that others made may carry none; then what its heartbeat says must do."""

@@ -61,6 +61,7 @@ class SlackAdapter:
         self._inbox = inbox
         self._sent = Sent(store, PLATFORM)
         self._ending = asyncio.Event()
+        self._first_pause_s = first_pause_s
         self.chat = SlackChat(self._sent)
         """How Moss speaks in it."""
         self.connections = tuple(Connection(self, one, first_pause_s) for one in workspaces)
@@ -111,21 +112,27 @@ class SlackAdapter:
         self.chat.expects_more = any(not connection.health.workspace for connection in self.connections)
 
     async def catch_up(self, team: str) -> None:
-        """Complaints that came and went while nobody listened, and that Slack has ceased to bring."""
+        """Complaints that came and went while nobody listened, and that Slack has ceased to bring: however often Slack
+        is away meanwhile."""
 
         async def look(turn: Turn) -> Standing | None:
             return await self.chat.reactions(turn.place, turn.message) if STAMP.fullmatch(turn.message) else None
 
-        session = secrets.token_hex(4)
-        found = missed(self._store, self._settings, PLATFORM, {team}, look, session=session, limit=LOOKED_AT)
-        try:
-            async for events in found:
-                for event in events:
-                    await self._inbox.take(event)
-        except MossError as problem:
-            log.warning("reactions cannot be compared", team=team, why=problem.sentence)
-        except Exception:
-            log.exception("reactions cannot be compared", team=team)
+        session, pause_s = secrets.token_hex(4), self._first_pause_s
+        while not self._ending.is_set():
+            found = missed(self._store, self._settings, PLATFORM, {team}, look, session=session, limit=LOOKED_AT)
+            try:
+                async for events in found:
+                    for event in events:
+                        await self._inbox.take(event)
+                return
+            except MossError as problem:
+                log.warning("reactions are compared later", team=team, why=problem.sentence)
+            except Exception:
+                log.exception("reactions are not compared", team=team)
+                return
+            await rest(self._ending, pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _forget(self) -> None:
         while not self._ending.is_set():
@@ -200,6 +207,8 @@ class Connection:
                 old, began = fresh, time.monotonic()
                 self._connected()
                 if began - last > AWAY_S:
+                    for looking in catching_up:  # what it has seen already is out of date
+                        looking.cancel()
                     looking = asyncio.create_task(self._server.catch_up(self.health.workspace))
                     catching_up.add(looking)
                     looking.add_done_callback(catching_up.discard)
