@@ -188,8 +188,12 @@ def is_free(host: str, port: int) -> bool:
 
 async def _coders(settings: Settings) -> list[Finding]:
     contained = await containment(settings, installation(settings.data) or new_id("doctor"))
-    level = Outcome.warning if contained.sandbox.name == "host" else Outcome.ok if contained.works else Outcome.failed
-    findings = [Finding("sandbox", level, contained.sentence)]
+    if not contained.works:
+        findings = [failed("sandbox", contained.sentence)]
+    elif contained.sandbox.confines:
+        findings = [Finding("sandbox", Outcome.ok, contained.sentence), *pitfalls.of_keys(settings.coder)]
+    else:
+        findings = [warning("sandbox", contained.sentence)]
     try:
         coders = catalogue.coders(settings.coder, contained.sandbox)
     except MossError as problem:

@@ -6,6 +6,7 @@ from pathlib import Path
 from bot.chat import Health
 from bot.places import ROOM, place_named
 from bot.settings import Settings
+from core.coders.catalogue import CoderSettings
 from core.coders.program import missing_script
 from core.containers.host import Host, untrusted
 from core.model.consent import Policy
@@ -46,6 +47,17 @@ def of_consent(policy: Policy) -> Iterator[Finding]:
             "consent",
             f"All {count} approvers must approve, and who starts a run does not count, so that what an approver starts "
             "can never go live; name more `approvers` in [consent], or lower `quorum`.",
+        )
+
+
+def of_keys(coder: CoderSettings) -> Iterator[Finding]:
+    """Whether the coder is given what it cannot use where it works."""
+    names = sorted({*coder.env_from, *(name for own in coder.roles.values() for name in own.env_from or ())})
+    if names:
+        yield warning(
+            "sandbox",
+            f"The coder is given {', '.join(names)}, and has no network in its sandbox; let it reach its model through "
+            'Moss, or ask for `sandbox = "host"`.',
         )
 
 

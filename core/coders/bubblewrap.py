@@ -38,6 +38,7 @@ class Bubblewrap:
 
     secret: Secret
     name: str = "bubblewrap"
+    confines: bool = True
     has_programs: bool = False
 
     async def ping(self) -> str:

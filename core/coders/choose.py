@@ -20,6 +20,7 @@ class Nowhere:
 
     why: str
     name: str = "none"
+    confines: bool = False
     has_programs: bool = False
 
     async def ping(self) -> str:

@@ -100,6 +100,8 @@ class Way:
     """Such as `http://127.0.0.1:4100`; each Api lies below it under its name."""
     token: str = field(repr=False)
     """In place of a key: it counts for this question alone."""
+    confined: bool = False
+    """The program works in a sandbox of Moss's, in which it can make none of its own, and needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,10 @@ class Ended:
 class Sandbox(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def confines(self) -> bool:
+        """Whether it keeps anything from anybody."""
 
     @property
     def has_programs(self) -> bool:

@@ -29,6 +29,7 @@ class ContainerSandbox:
     secret: Secret
     owner: str
     name: str = "container"
+    confines: bool = True
     has_programs: bool = True
 
     async def ping(self) -> str:

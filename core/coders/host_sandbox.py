@@ -9,6 +9,7 @@ from core.coders.coder import STDERR, STDOUT, Ended, Lane, Order
 @dataclass(frozen=True, slots=True)
 class HostSandbox:
     name: str = "host"
+    confines: bool = False
     has_programs: bool = False
 
     async def ping(self) -> str:

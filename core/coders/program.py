@@ -121,7 +121,7 @@ class Program:
         return await stack.enter_async_context(self.lanes.open(brief.account, self.provider.api))
 
     def _order(self, brief: Brief, home: Path, lane: Lane | None) -> Order:
-        way = Way(self.sandbox.url(lane), lane.token) if lane else None
+        way = Way(self.sandbox.url(lane), lane.token, self.sandbox.confines) if lane else None
         start = self.provider.start(brief, home, way)
         env = self._environment(brief, home, start.env)
         for name, text in start.files.items():
