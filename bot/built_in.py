@@ -74,7 +74,7 @@ def recorded(coder: CoderSettings) -> bool:
         recording = str(examples() / OWNERS / RECORDING)
     except NotFound:
         return False
-    every = [coder.argv, *(role.argv for role in coder.roles.values() if role.argv)]
+    every = [coder.argv or (), *(role.argv for role in coder.roles.values() if role.argv)]
     return all(argv[: len(THIS_PYTHON) + 1] == (*THIS_PYTHON, recording) for argv in every)
 
 

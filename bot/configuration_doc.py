@@ -40,9 +40,10 @@ directory afterwards: the room, SQLite, plain processes (`MOSS_HOST=docker` for 
 `operator`, and another may start repairs, the `user`. Their tokens are made at the first start and shown once, on a
 terminal; without one they wait in `moss-data/first-tokens.json`, which only its owner can read, and Moss says where:
 remove the file when you have them. The desk rests when that Moss ends, unless a swap is under way. The coding agent is
-a recording: put your own into a `moss.toml` to see a real search.
+a recording: put a real one into a `moss.toml`, or call `moss demo --coder claude`, to see a real search.
 
-`docs/substrate.md` explains what stands below `[substrate]`, and `docs/coder-protocol.md` what a coder must do.
+`docs/substrate.md` explains what stands below `[substrate]`, `docs/coders.md` which coding agents there are, and
+`docs/coder-protocol.md` what one of your own must do.
 
 A small file:
 
@@ -58,7 +59,7 @@ port = 8080
 http = "/health"
 
 [coder]
-argv = ["/usr/local/bin/my-coder"]
+provider = "claude"
 
 [consent]
 approvers = ["anna", "ben"]

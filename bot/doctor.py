@@ -25,6 +25,7 @@ from bot.settings import Settings
 from bot.words import count, duration, line
 from core.clock import system_clock
 from core.coders import catalogue
+from core.coders.coder import Coder, Doubtful
 from core.containers.choose import choose
 from core.containers.docker_host import DockerHost
 from core.containers.host import Host, label
@@ -198,7 +199,18 @@ async def _coders(settings: Settings) -> list[Finding]:
         coders = catalogue.coders(settings.coder, contained.sandbox)
     except MossError as problem:
         return [*findings, failed("coder", problem.sentence)]
-    return [*findings, *[await _checked(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]]
+    return [*findings, *[await _coder(coder) for coder in coders.distinct()]]
+
+
+async def _coder(coder: Coder) -> Finding:
+    said: list[str] = []
+
+    async def ping() -> str:
+        said.append(await coder.ping())
+        return said[0]
+
+    finding = await _checked(f"coder {coder.name}", ping)
+    return warning(finding.name, finding.sentence) if said and isinstance(said[0], Doubtful) else finding
 
 
 async def _host(settings: Settings, store: Store | None) -> list[Finding]:

@@ -16,37 +16,15 @@ from core.containers.host import Portrait
 DATA = "moss-data"
 GUESSED_PORT = 8080
 NO_CODER = "./coder"
+CODERS = ("claude", "codex", "opencode", "gemini")
+"""The programs that are looked for, and the providers of the same name."""
+OPENCODE_MODEL = "openai/gpt-5.5"
 
 
 class HostName(StrEnum):
     auto = "auto"
     docker = "docker"
     process = "process"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A coding-agent program that Moss has not wrapped yet: as `provider = "command"` can drive it."""
-
-    reading: tuple[str, ...]
-    editing: tuple[str, ...] = ()
-    """For the role `implement`, where that takes other words."""
-    keys: tuple[str, ...] = ()
-
-
-_CLAUDE = ("claude", "-p", "--output-format", "text", "--setting-sources", "", "--strict-mcp-config")
-_CODEX = ("codex", "exec", "--ephemeral", "--ignore-user-config", "--ignore-rules", "--skip-git-repo-check")
-_GEMINI = ("gemini", "--skip-trust")
-CODERS = {
-    "claude": Known(
-        (*_CLAUDE, "--permission-mode", "dontAsk", "--tools", "Read,Grep,Glob"),
-        (*_CLAUDE, "--permission-mode", "acceptEdits", "--tools", "Read,Grep,Glob,Edit,Write"),
-        ("ANTHROPIC_API_KEY",),
-    ),
-    "codex": Known((*_CODEX, "-s", "read-only", "-"), (*_CODEX, "-s", "workspace-write", "-"), ("OPENAI_API_KEY",)),
-    "opencode": Known(("opencode", "run"), (), ()),
-    "gemini": Known((*_GEMINI,), (*_GEMINI, "--approval-mode", "auto_edit"), ("GEMINI_API_KEY",)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +164,7 @@ def _adopted(container: Container) -> Iterator[str]:
 
 
 def _coder(found: Found, wishes: Wishes) -> Iterator[str]:
-    yield "# The coding agent: any program that follows docs/coder-protocol.md. `moss coder check` tries it."
+    yield "# The coding agent: one of those in docs/coders.md, or any program that follows docs/coder-protocol.md."
     yield "[coder]"
     yield from _sandbox(found, wishes)
     if wishes.coder:
@@ -198,17 +176,12 @@ def _coder(found: Found, wishes: Wishes) -> Iterator[str]:
         yield ""
         return
     first, *others = found.coders
-    known = CODERS[first]
     if others:
         yield f"# Also on PATH: {', '.join(others)}."
-    yield f"argv = {_toml(known.reading)}"
-    if known.keys:
-        yield f"env_from = {_toml(known.keys)}"
+    yield f"provider = {_toml(first)}  # docs/coders.md: which model, which key, what it may do"
+    if first == "opencode":
+        yield f"model = {_toml(OPENCODE_MODEL)}  # a guess: whichever you have a key for"
     yield ""
-    if known.editing:
-        yield "[coder.roles.implement]"
-        yield f"argv = {_toml(known.editing)}"
-        yield ""
 
 
 def _sandbox(found: Found, wishes: Wishes) -> Iterator[str]:

@@ -52,7 +52,7 @@ def of_consent(policy: Policy) -> Iterator[Finding]:
 
 def of_keys(coder: CoderSettings) -> Iterator[Finding]:
     """Whether the coder is given what it cannot use where it works."""
-    names = sorted({*coder.env_from, *(name for own in coder.roles.values() for name in own.env_from or ())})
+    names = sorted({*(coder.env_from or ()), *(name for own in coder.roles.values() for name in own.env_from or ())})
     if names:
         yield warning(
             "sandbox",

@@ -26,8 +26,10 @@ from core.model.errors import BadInput, NotFound
 from core.model.mistakes import in_words
 from core.model.substrate import Substrate
 
-NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TEST_POSTGRES", "MOSS_TOKEN"})
+NOT_SETTINGS = frozenset({"MOSS_BOOT_ID", "MOSS_COMMIT", "MOSS_CONFIG", "MOSS_TAG", "MOSS_TOKEN"})
 """Names of ours that live in the environment and are no settings."""
+OF_TESTS = "MOSS_TEST_"
+"""Names that begin so are no settings either."""
 
 SEVERAL = ("slack", "substrate")
 """Sections of which there may be several."""
@@ -200,7 +202,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     mistakes = []
     short = {f"MOSS_{key.upper()}": ("moss", key) for key in Installation.model_fields}
     for name, text in sorted(environ.items()):
-        if not name.startswith("MOSS_") or name in NOT_SETTINGS:
+        if not name.startswith("MOSS_") or name.startswith(OF_TESTS) or name in NOT_SETTINGS:
             continue
         keys = short.get(name) or tuple(name.removeprefix("MOSS_").lower().split("__"))
         if len(keys) == 1:

@@ -147,7 +147,7 @@ def test_the_answer_gets_better(recorded: Told) -> None:
 
 def test_it_says_what_is_a_recording_and_what_is_not(recorded: Told) -> None:
     shown = " ".join(recorded.shown.split())
-    for sentence in script.HONESTY:
+    for sentence in script.honesty("recorded"):
         assert sentence in shown
     for step in ("control", "iter-1/locate", "iter-1/evaluate", "offer"):
         assert step in shown
@@ -349,3 +349,25 @@ def better(ending: Ending) -> None:
     assert ending.score_after == 1
     assert ending.reply_before and ending.reply_after  # noqa: PT018
     assert len(ending.reply_after) > len(ending.reply_before)
+
+
+def test_a_real_coder_is_named_and_nothing_is_called_a_recording_then() -> None:
+    first, second = script.honesty("claude")
+    assert first.startswith("Diagnosis, plan and diff are no recording: Claude Code is asked for them here and now.")
+    assert second.startswith("Nor are the levels: the owner's grader")
+
+
+def test_a_real_coder_takes_the_place_of_the_stand_in_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-1234567")
+    monkeypatch.setenv("MOSS_CODER__MODEL", "opus")
+    monkeypatch.setenv("MOSS_CODER__TIMEOUT_S", "1")
+    given = stage.thinking("claude")
+    assert given["ANTHROPIC_API_KEY"] == "key-1234567"
+    ours = {name: text for name, text in given.items() if name.startswith("MOSS_")}
+    assert ours == {
+        "MOSS_CODER__PROVIDER": "claude",
+        "MOSS_CODER__NAME": "claude",
+        "MOSS_CODER__ARGV": '["claude"]',
+        "MOSS_CODER__MODEL": "opus",
+    }
+    assert stage.thinking("recorded") == {}

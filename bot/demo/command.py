@@ -14,7 +14,7 @@ from bot.demo.screen import Screen
 from bot.demo.story import Ending, Options, tell
 from bot.exits import INTERRUPTED, NOT_OFFERED
 from bot.terminal import AsJson, show
-from core.model.errors import MossError
+from core.model.errors import BadInput, MossError
 from core.model.run import RunState
 
 
@@ -30,6 +30,14 @@ class Fix(StrEnum):
     wrong = "wrong"
 
 
+class Coder(StrEnum):
+    recorded = "recorded"
+    claude = "claude"
+    codex = "codex"
+    gemini = "gemini"
+    opencode = "opencode"
+
+
 def demo(
     *,
     host: Annotated[
@@ -38,6 +46,9 @@ def demo(
     fix: Annotated[
         Fix, typer.Option(help="What the stand-in coder does: the recorded repair, nothing, or one that is of no use.")
     ] = Fix.recorded,
+    coder: Annotated[
+        Coder, typer.Option(help="Who does the thinking: a recording, or a coding agent on PATH with its key set.")
+    ] = Coder.recorded,
     headless: Annotated[bool, typer.Option("--headless", help="Ask nothing: it approves by itself.")] = False,
     browser: Annotated[bool, typer.Option("--open", help="Show the room's page in a browser meanwhile.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the data directory as it is at the end.")] = False,
@@ -48,10 +59,13 @@ def demo(
 ) -> None:
     """Tell the whole story with the built-in desk: flag, evolve, approve, swap, roll back. Leaves nothing behind.
 
-    Diagnosis, plan and diff are recorded, so that no key is needed; everything else happens.
+    Diagnosis, plan and diff are recorded, so that no key is needed; everything else happens. With --coder a real
+    coding agent makes them; MOSS_CODER__MODEL names its model.
     """
+    if coder is not Coder.recorded and fix is not Fix.recorded:
+        raise BadInput("`--fix` says what the stand-in does, and with `--coder` there is none; leave out one of them.")
     screen = Screen(stderr=as_json, picture=picture)
-    ending = asyncio.run(_played(screen, host, fix, headless=headless, browser=browser, keep=keep))
+    ending = asyncio.run(_played(screen, host, fix, coder, headless=headless, browser=browser, keep=keep))
     if ending is None:
         raise typer.Exit(INTERRUPTED)
     screen.keep_picture()
@@ -63,10 +77,12 @@ def demo(
         raise typer.Exit(MossError.exit_code)
 
 
-async def _played(screen: Screen, host: Where, fix: Fix, *, headless: bool, browser: bool, keep: bool) -> Ending | None:
+async def _played(
+    screen: Screen, host: Where, fix: Fix, coder: Coder, *, headless: bool, browser: bool, keep: bool
+) -> Ending | None:
     """None when somebody ended it; then, too, nothing is left. Whoever is impatient is told once that it is tidied."""
     chosen, why = await stage.choose(host.value)
-    options = Options(chosen, why, fix.value, headless=headless, browser=browser, keep=keep)
+    options = Options(chosen, why, fix.value, headless=headless, browser=browser, keep=keep, coder=coder.value)
     telling = asyncio.create_task(tell(options, screen))
     loop = asyncio.get_running_loop()
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from bot import built_in
 from core.model.evidence import FailureKind
@@ -10,6 +11,14 @@ from core.model.run import Stage
 from flags.emoji import FLAGS
 
 CONVERSATIONS = 2
+
+Coder = Literal["recorded", "claude", "codex", "gemini", "opencode"]
+PEOPLE_SAY: dict[Coder, str] = {
+    "claude": "Claude Code",
+    "codex": "Codex",
+    "gemini": "the Gemini CLI",
+    "opencode": "OpenCode",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,8 @@ def character(emoji: str) -> str:
     return FLAGS[emoji][0]
 
 
-RECORDED = frozenset({Stage.locate, Stage.plan, Stage.plan_review, Stage.implement, Stage.code_review, Stage.verdict})
-"""What the stand-in coder says in these was recorded; everything else happens."""
+ASKED = frozenset({Stage.locate, Stage.plan, Stage.plan_review, Stage.implement, Stage.code_review, Stage.verdict})
+"""A coder is asked in these; what the stand-in says was recorded, and everything else happens."""
 
 DOES: dict[Stage, str] = {
     Stage.prepare: "the commit, the image and the tasks of this run are fixed",
@@ -66,8 +75,21 @@ KINDS = {
 }
 """What is tried beside the flagged conversations."""
 
-HONESTY = (
-    "Diagnosis, plan and diff are a recording: a stand-in for a coding agent replays them, so that this needs no key.",
-    "The levels are not: the owner's grader, which is code, works them out from the transcripts of the trials that run "
-    "here and now.",
+RECORDING = (
+    "Diagnosis, plan and diff are a recording: a stand-in for a coding agent replays them, so that this needs no key."
 )
+GRADED = (
+    "The levels are not: the owner's grader, which is code, works them out from the transcripts of the trials that run "
+    "here and now."
+)
+
+
+def honesty(coder: Coder) -> tuple[str, ...]:
+    """What is real of what is shown."""
+    if coder == "recorded":
+        return RECORDING, GRADED
+    asked = (
+        f"Diagnosis, plan and diff are no recording: {PEOPLE_SAY[coder]} is asked for them here and now. That takes "
+        "minutes and costs what its model costs; nobody knows what it will come to."
+    )
+    return asked, f"Nor are the levels: {GRADED.partition(': ')[2]}"

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from bot import built_in
 from bot.data import installation
+from bot.demo.script import Coder
+from bot.moss_toml import OPENCODE_MODEL
 from core import process
 from core.coders.ask import end_leftovers
 from core.containers.docker_host import RELAY_BASE, DockerHost
@@ -37,6 +39,9 @@ START_S = 60.0
 END_S = 30.0
 """What `moss run` may take to end in order: its inbox, its card, its agent."""
 MOSS = (sys.executable, "-c", "from bot.cli import main; main()")
+KEYS = ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY")
+HEEDED = ("ARGV", "MODEL", "BASE_URL", "ENV_FROM")
+"""What of `[coder]` may be set in the environment of a demo with a real coder."""
 PATCHES: dict[Fix, tuple[str, ...]] = {"recorded": ("fix.patch",), "wrong": ("wrong.patch",), "none": ()}
 
 
@@ -105,7 +110,7 @@ async def choose(wanted: Literal["auto", "docker", "process"]) -> tuple[HostName
 
 
 @asynccontextmanager
-async def stage(host: HostName, fix: Fix, *, keep: bool) -> AsyncIterator[Stage]:
+async def stage(host: HostName, fix: Fix, coder: Coder = "recorded", *, keep: bool) -> AsyncIterator[Stage]:
     """Up when the desk is live and the room listens. Whatever happens inside, nothing is left; or with `keep` the
     directory is, and what the engine holds for it, and no process."""
     await reap()
@@ -114,7 +119,7 @@ async def stage(host: HostName, fix: Fix, *, keep: bool) -> AsyncIterator[Stage]
     about = About(identity(), root.name, host, built_in.volume(root / DATA), relay_was_there)
     (root / ABOUT).write_text(json.dumps(asdict(about)), encoding="utf-8")
     try:
-        async with _moss(root, about, fix) as ready:
+        async with _moss(root, about, fix, coder) as ready:
             yield Stage(root, ready["room"], ready["tokens"], ready["sandbox"])
     finally:
         if not keep:
@@ -122,7 +127,7 @@ async def stage(host: HostName, fix: Fix, *, keep: bool) -> AsyncIterator[Stage]
 
 
 @asynccontextmanager
-async def _moss(root: Path, about: About, fix: Fix) -> AsyncIterator[dict[str, Any]]:
+async def _moss(root: Path, about: About, fix: Fix, coder: Coder) -> AsyncIterator[dict[str, Any]]:
     """`moss run`, from its first word to its end."""
     said = bytearray()
     spoken = asyncio.Event()
@@ -136,7 +141,7 @@ async def _moss(root: Path, about: About, fix: Fix) -> AsyncIterator[dict[str, A
         process.run(
             (*MOSS, "run", "--json"),
             cwd=root,
-            env=_environment() | settings(about.host, fix),
+            env=_environment() | settings(about.host, fix) | thinking(coder),
             timeout_s=24 * 3600,
             limit_bytes=1_000_000_000,
             stderr_to=root / LOG,
@@ -171,6 +176,16 @@ def settings(host: HostName, fix: Fix) -> dict[str, str]:
         # A port of the engine leads to the desk at once; without one each turn has to be let in through a container.
         different["MOSS_SUBSTRATE__RUN__PUBLISH"] = str(_free_port())
     return different
+
+
+def thinking(coder: Coder) -> dict[str, str]:
+    """A real coder in place of the recording, with its key, and whatever else of `[coder]` is set here."""
+    if coder == "recorded":
+        return {}
+    different = {"MOSS_CODER__PROVIDER": coder, "MOSS_CODER__NAME": coder, "MOSS_CODER__ARGV": json.dumps([coder])}
+    if coder == "opencode":
+        different["MOSS_CODER__MODEL"] = OPENCODE_MODEL
+    return different | process.safe_env(*KEYS, *(f"MOSS_CODER__{name}" for name in HEEDED))
 
 
 def _free_port() -> int:

@@ -31,6 +31,8 @@ from core.model.run import Stage as Step
 from core.model.swap import SWAP_MOVES, SwapState
 
 RUN_S, SWAP_S = 900.0, 180.0
+REAL_RUN_S = 7200.0
+"""With a real coder, which thinks."""
 CHANNEL = built_in.DESK
 
 _RUN = re.compile(r"\brun-[a-z0-9]+\b")
@@ -47,6 +49,7 @@ class Options:
     headless: bool
     browser: bool
     keep: bool
+    coder: script.Coder = "recorded"
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class Ending:
 
 async def tell(options: Options, screen: Screen) -> Ending:
     screen.head("Moss: an agent is repaired by the people who talk to it")
-    for sentence in (options.why, *script.HONESTY):
+    for sentence in (options.why, *script.honesty(options.coder)):
         screen.note(sentence)
     async with up(options, screen) as play:
         await play.complain()
@@ -98,7 +101,7 @@ async def up(options: Options, screen: Screen) -> AsyncIterator["Play"]:
     async with AsyncExitStack() as stack:
         screen.head("A desk is set up, and people talk to it")
         with screen.act("set up", "a repository of the desk, `moss run`, adopted and probed"):
-            here = await stack.enter_async_context(stage(options.host, options.fix, keep=options.keep))
+            here = await stack.enter_async_context(stage(options.host, options.fix, options.coder, keep=options.keep))
         screen.note(f"The room is at {here.url}")
         screen.note(here.sandbox)
         user, operator = [
@@ -165,7 +168,7 @@ class Play:
             raise Refused(answer)
         self.ending.run, self.ending.batch = run[0], batch[0]
         with self.screen.waiting(DOING[Step.prepare]) as doing:
-            ended = await self.until(self.is_over, RUN_S, lambda fact: self.show_step(fact, doing))
+            ended = await self.until(self.is_over, self.run_s, lambda fact: self.show_step(fact, doing))
         self.ending.run_state = ended.after
         await self.look()
         offered = ended.after == RunState.awaiting_consent
@@ -190,11 +193,15 @@ class Play:
         failed = result["kind"] == "failed"
         text = result["sentence"] if failed else script.DOES[what]
         verdict = f": {result['verdict']}" if result.get("verdict") else ""
-        aside = "recorded" if what in script.RECORDED and not failed else ""
+        aside = self.options.coder if what in script.ASKED and not failed else ""
         took = (fact.at - self.before).total_seconds()
         self.screen.done(name, f"{text}{verdict}", took, good=not failed, aside=aside)
         stages = list(Step)
         doing(DOING[stages[(stages.index(what) + 1) % len(stages)]])  # unless what was done has to be done again
+
+    @property
+    def run_s(self) -> float:
+        return RUN_S if self.options.coder == "recorded" else REAL_RUN_S
 
     @property
     def before(self) -> datetime:

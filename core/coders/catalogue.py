@@ -8,9 +8,14 @@ from typing import Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from core.coders import coder
+from core.coders.claude import Claude
 from core.coders.coder import Coder, Lanes, Sandbox
+from core.coders.codex import Codex
 from core.coders.command import Command
+from core.coders.gemini import Gemini
 from core.coders.host_sandbox import HostSandbox
+from core.coders.opencode import OpenCode, service_of
 from core.coders.program import Program, Variable
 from core.model.errors import BadInput
 from core.model.replies import Role
@@ -26,9 +31,12 @@ TIME_LIMITS_S: Mapping[Role, float] = {
     Role.scan: 1500,
 }
 
-Provider = Literal["command"]
+Provider = Literal["claude", "codex", "command", "gemini", "opencode"]
 Containment = Literal["auto", "container", "bubblewrap", "host"]
 Argv = tuple[str, ...]
+
+MODELS: Mapping[Provider, str] = {"claude": "sonnet", "codex": "gpt-5.5", "gemini": "gemini-2.5-pro"}
+"""What a provider's program asks where no `model` is named. OpenCode speaks to any, so that its must be."""
 
 _OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
 
@@ -41,8 +49,11 @@ class RoleSettings(Part):
     """What is different for one role. What is not given is as in `[coder]`."""
 
     provider: Provider | None = None
+    """With another provider than that of `[coder]`, nothing else is taken from there but `timeout_s`."""
     name: str | None = Field(default=None, min_length=1, max_length=60)
     argv: Argv | None = Field(default=None, min_length=1)
+    model: str | None = Field(default=None, min_length=1, max_length=200)
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
     env_from: tuple[str, ...] | None = None
     timeout_s: float | None = Field(default=None, gt=0)
 
@@ -53,16 +64,26 @@ class RoleSettings(Part):
 
 
 class CoderSettings(Part):
-    """The coding agent that does the work of the roles: any program that follows `docs/coder-protocol.md`."""
+    """The coding agent that does the work of the roles: one that Moss knows how to speak to (`docs/coders.md`), or any
+    program that follows `docs/coder-protocol.md`."""
 
     provider: Provider = "command"
-    """`command`: any program."""
+    """Claude Code, Codex, the Gemini CLI, OpenCode, or with `command` any program."""
     name: str | None = Field(default=None, min_length=1, max_length=60)
-    """Shown in messages; without it the name of the program."""
-    argv: Argv = Field(min_length=1)
-    """The program and its arguments, without a shell. Those that begin with `./`, `../` or `~/` are paths."""
-    env_from: tuple[str, ...] = ()
-    """Names of variables of Moss's own environment that the program gets, such as the key of its model."""
+    """Shown in messages; without it the name of the provider, or of the program of `command`."""
+    argv: Argv | None = Field(default=None, min_length=1)
+    """The program and its arguments, without a shell. Those that begin with `./`, `../` or `~/` are paths. `command`
+    needs it; without it the others are looked up on PATH by the name of the provider."""
+    model: str | None = Field(default=None, min_length=1, max_length=200)
+    """Which model, as the program names it: by default `sonnet` for `claude`, `gpt-5.5` for `codex` and
+    `gemini-2.5-pro` for `gemini`. `opencode` needs one, with `anthropic/` before its name if it is Anthropic's. Not for
+    `command`."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    """Where the model's service is, if not at its maker's. Not for `command`."""
+    env_from: tuple[str, ...] | None = None
+    """Names of variables of Moss's own environment that the program gets, such as the key of its model. Without it none
+    for `command`, and for the others the variable of their key: `ANTHROPIC_API_KEY`, `OPENAI_API_KEY` or
+    `GEMINI_API_KEY`."""
     timeout_s: float | None = Field(default=None, gt=0)
     """The most that one stage may take, in every role; without it each role has its own limit."""
     sandbox: Containment = "auto"
@@ -77,8 +98,34 @@ class CoderSettings(Part):
 
     @field_validator("env_from")
     @classmethod
-    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _passable(names)
+    def _not_ours(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and _passable(names)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CoderSettings":
+        for role in (None, *self.roles):
+            own = self.of(role)
+            at = f"in role {role}, " if role else ""
+            if own.provider == "command":
+                if own.argv is None:
+                    raise ValueError(f"{at}`argv` is missing: name the program, or another `provider` than command")
+                for name in ("model", "base_url"):
+                    if getattr(own, name) is not None:
+                        raise ValueError(f"{at}`{name}` is not for the provider command; put it into `argv`")
+            elif own.model is None and own.provider not in MODELS:
+                raise ValueError(f"{at}`model` is missing: {own.provider} has no model of its own; name one")
+        return self
+
+    def of(self, role: Role | None) -> "RoleSettings":
+        """What holds in a role, or where nothing is different."""
+        own = self.roles.get(role, RoleSettings()) if role else RoleSettings()
+        mine = ("argv", "model", "base_url", "env_from", "name")
+        other = own.provider is not None and own.provider != self.provider
+        shared = {} if other else {name: getattr(self, name) for name in mine}
+        if own.argv is not None and self.provider == "command":
+            shared.pop("name", None)  # another program
+        told = {name: value for name in mine if (value := getattr(own, name)) is not None}
+        return RoleSettings.model_construct(provider=own.provider or self.provider, **{**shared, **told})
 
     @model_validator(mode="after")
     def _has_image(self) -> "CoderSettings":
@@ -93,7 +140,8 @@ class CoderSettings(Part):
             for role, own in self.roles.items()
         }
         shows = tuple(Path(os.path.abspath(base / path.expanduser())) for path in self.shows)
-        return self.model_copy(update={"argv": anchored(self.argv, base), "roles": roles, "shows": shows})
+        argv = self.argv and anchored(self.argv, base)
+        return self.model_copy(update={"argv": argv, "roles": roles, "shows": shows})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +163,47 @@ class Coders:
 
 def coders(settings: CoderSettings, sandbox: Sandbox | None = None, lanes: Lanes | None = None) -> Coders:
     sandbox = sandbox or HostSandbox()
-    by_role = {role: _coder(settings, settings.roles.get(role, RoleSettings()), sandbox, lanes) for role in Role}
-    return Coders(settings, by_role)
+    return Coders(settings, {role: _coder(settings.of(role), sandbox, lanes, settings.shows) for role in Role})
 
 
-def _coder(common: CoderSettings, own: RoleSettings, sandbox: Sandbox, lanes: Lanes | None) -> Coder:
-    argv = common.argv if own.argv is None else own.argv
-    env_from = common.env_from if own.env_from is None else own.env_from
-    named = own.name or (common.name if own.argv is None else None)
-    provider = own.provider or common.provider
-    match provider:
+def _coder(chosen: RoleSettings, sandbox: Sandbox, lanes: Lanes | None, shows: tuple[Path, ...]) -> Coder:
+    kind = chosen.provider or "command"
+    argv = chosen.argv or (kind,)
+    if "/" in argv[0] and not Path(argv[0]).is_absolute():
+        raise BadInput(
+            f"The coder's program `{argv[0]}` is a relative path, which would lead into the code under repair; "
+            "give an absolute path or a program on PATH."
+        )
+    provider, key = _provider(kind, chosen)
+    env_from = chosen.env_from
+    if env_from is None:
+        env_from = (key,) if key else ()
+    if lanes is not None:
+        # The key stays with the gateway.
+        env_from = tuple(name for name in env_from if name != key)
+    name = chosen.name or (Path(argv[0]).name if kind == "command" else kind)
+    return Program(name, argv, provider, env_from, sandbox, lanes, shows)
+
+
+def _provider(kind: Provider, chosen: RoleSettings) -> tuple[coder.Provider, str | None]:
+    """And the variable with the key of its model."""
+    model, url = chosen.model or MODELS.get(kind, ""), chosen.base_url
+    named = next(iter(chosen.env_from or ()), None)
+    match kind:
         case "command":
-            if "/" in argv[0] and not Path(argv[0]).is_absolute():
-                raise BadInput(
-                    f"The coder's program `{argv[0]}` is a relative path, which would lead into the code under repair; "
-                    "give an absolute path or a program on PATH."
-                )
-            return Program(named or Path(argv[0]).name, argv, Command(), env_from, sandbox, lanes, common.shows)
+            return Command(), None
+        case "claude":
+            return Claude(model, url), "ANTHROPIC_API_KEY"
+        case "codex":
+            key = named or "OPENAI_API_KEY"
+            return Codex(model, url, key), key
+        case "opencode":
+            key = named or service_of(model).key
+            return OpenCode(model, url, key), key
+        case "gemini":
+            return Gemini(model, url), "GEMINI_API_KEY"
         case _:
-            assert_never(provider)
+            assert_never(kind)
 
 
 def anchored(argv: Argv, base: Path) -> Argv:
