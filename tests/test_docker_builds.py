@@ -69,3 +69,11 @@ def test_a_recipe_is_what_the_owner_wrote(tmp_path: Path) -> None:
     for name in Build.model_fields:
         assert getattr(made, name) == getattr(build, name)
     assert (made.source, made.labels, made.log) == (tmp_path, {label.COMMIT: "c1"}, tmp_path / "log")
+
+
+async def test_a_label_of_ours_in_a_dockerfile_is_refused(stage: Stage, tmp_path: Path) -> None:
+    """By our labels we tell what we may remove, and boxes inherit those of their image."""
+    forged = recipe(context(tmp_path / "forged", Dockerfile=f'{FROM}LABEL {label.RUN}="of-somebody-else"\n'))
+    with pytest.raises(BuildFailed, match=f"sets the label `{label.RUN}`, which is Moss's own"):
+        await stage.host.build(forged)
+    assert len(await stage.host.images({})) == 1
