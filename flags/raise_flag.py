@@ -24,8 +24,12 @@ MAX_CHARS = 400_000
 HOUR = timedelta(hours=1)
 NOTED = "noted"
 """The fact that somebody said something about a flag whose batch was sealed before."""
+FLAGGED = "flagged"
+"""The fact that somebody raised a flag, or said more about it."""
 NOTES = 8
 """About one flag. Whoever goes on putting a reaction on and off writes no more facts with it."""
+AGAIN = 20
+"""So often one person's flag on one reply may be raised, or changed, while its batch is open; for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ async def raise_flag(  # noqa: PLR0917 - who complains, about what, where: none 
             return Raised(*standing, late=True)
         if standing is None and per_hour is not None:
             await _check_rate(change, flag.person, per_hour)
+        await _check_patience(change, place, turn, flag.person)
         batch = await batches.open_batch(change, place.conversation, flag.person)
         chunk = Chunk(
             id=new_id("chunk"), batch=batch.id, place=place, turn=turn, transcript=clean, flags=(flag,), checks=checks
@@ -172,6 +177,16 @@ def _reactions(flag: Flag, notes: list[dict[str, Any]]) -> list[str]:
 async def _check_rate(change: Change, person: str, per_hour: int) -> None:
     if await batches.flags_since(change.db, person, change.now - HOUR) >= per_hour:
         raise Refused(f"You have raised {per_hour} flags within an hour, which is the limit; try again later.")
+
+
+async def _check_patience(change: Change, place: Place, turn: str, person: str) -> None:
+    for batch, chunk in await batches.of_turn(change.db, change.substrate, place, turn):
+        if batch.state is BatchState.open and any(flag.person == person for flag in chunk.flags):
+            past = [fact.detail for fact in await facts.about(change.db, Noun.batch, batch.id) if fact.what == FLAGGED]
+            if sum((one["chunk"], one["person"]) == (chunk.id, person) for one in past) >= AGAIN:
+                raise Refused(
+                    f"You have flagged this reply {AGAIN} times; no more is counted until its batch is sealed."
+                )
 
 
 def _fitting(transcript: Transcript) -> Transcript:

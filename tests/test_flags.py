@@ -17,7 +17,7 @@ from core.model.evidence import FailureKind, Flag
 from core.model.transcript import Message, Place, Transcript
 from core.store import Store, batches, facts
 from flags.exchange import MAX_LINE_CHARS, MAX_LINES, Feedback, Line, add_evidence, export, parse
-from flags.raise_flag import MAX_CHARS, NOTED, NOTES, Raised, Withdrawal, raise_flag, withdraw
+from flags.raise_flag import AGAIN, MAX_CHARS, NOTED, NOTES, Raised, Withdrawal, raise_flag, withdraw
 from flags.seal import seal, seal_old
 from tests.support.databases import DATABASES, HeldClock, opened
 from tests.support.stored import DESK, PLACE, flag, transcript, with_substrate
@@ -187,6 +187,22 @@ async def test_a_reaction_that_goes_on_and_off_a_sealed_flag_is_noted_a_few_time
         await withdraw(store, DESK, PLACE, "t1", "anna", "x")
     assert (await flagged(store, "t1", emoji="x")).late
     assert len(await noted(store, batch)) == NOTES
+
+
+async def test_a_reaction_that_goes_on_and_off_writes_no_facts_without_end(store: Store) -> None:
+    for _ in range(AGAIN):
+        batch = (await flagged(store, "t1", emoji="x")).batch.id
+        assert await withdraw(store, DESK, PLACE, "t1", "anna", "x") is Withdrawal.withdrawn
+    with pytest.raises(Refused, match=f"flagged this reply {AGAIN} times"):
+        await flagged(store, "t1", emoji="x")
+    assert (await flagged(store, "t1", "ben", emoji="x")).chunk.weight == 1
+    for _ in range(AGAIN - 1):
+        await flagged(store, "t1", "ben", emoji="bug")
+        await withdraw(store, DESK, PLACE, "t1", "ben", "bug")
+    with pytest.raises(Refused):
+        await flagged(store, "t1", "ben", emoji="bug")
+    async with store.reading() as db:
+        assert len(await facts.about(db, Noun.batch, batch)) < 4 * AGAIN
 
 
 async def test_the_flag_that_fills_a_batch_is_in_it_once_when_it_is_raised_again(store: Store) -> None:
