@@ -77,9 +77,10 @@ def parted(text: str, fits: Callable[[str], bool]) -> list[str]:
             middle = (least + most + 1) // 2
             least, most = (middle, most) if fits(text[:middle]) else (least, middle - 1)
         end = max(text.rfind("\n", least // 2, least + 1), 0) or max(text.rfind(" ", least // 2, least + 1), 0) or least
-        parts.append(text[:end].rstrip())
+        if text[:end].strip():
+            parts.append(text[:end].rstrip())
         text = text[end:].removeprefix("\n") if text[end] == "\n" else text[end:].lstrip(" ")
-    return [*parts, text] if text or not parts else parts
+    return [*parts, text] if text.strip() or not parts else parts
 
 
 def quoted(text: str, limit: int = 200) -> str:

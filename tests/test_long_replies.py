@@ -133,6 +133,7 @@ async def with_an_answer(chat: ChatMoss) -> None:
 def test_parts_hold_every_word_and_fit(text: str, limit: int) -> None:
     parts = parted(text, lambda part: len(embeds.escaped(part)) <= limit)
     assert all(len(embeds.escaped(part)) <= limit for part in parts)
+    assert all(part.strip() for part in parts) or not text.strip()
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
@@ -141,6 +142,7 @@ def test_lines_and_words_are_left_whole() -> None:
     assert parted("one two three", lambda part: len(part) <= 9) == ["one two", "three"]
     assert parted("x" * 10, lambda part: len(part) <= 4) == ["xxxx", "xxxx", "xx"]
     assert parted("one\n  two", lambda part: len(part) <= 6) == ["one", "  two"]
+    assert parted("one" + "\n" * 20 + "two", lambda part: len(part) <= 5) == ["one", "two"]
     assert parted("", lambda part: len(part) <= 6) == [""]
 
 
