@@ -71,28 +71,42 @@ REACHING = {
 }
 """What an honest one may do as well."""
 UNTOLD = {
-    (
-        "container",
-        "writes home",
-    ): "only the places of keys are decoys there, since an image may keep programs in a home",
+    ("container", "writes home"): "only places of keys are decoys, since an image may keep programs in a home",
+    ("container", "mounts"): "the engine's own filter says no before anybody is asked",
+    ("container", "becomes root"): "the same",
     ("container", "asks for a name"): "the engine names a server, which is another machine",
 }
-WRITING = ("writes /etc", "writes /usr", "writes evidence", "writes checkout")
-LOOKING = ("reads the settings", "finds the key", "looks at processes", "traces", "mounts")
+SEEN = {
+    "writes /etc": "tried to write to /etc/{name}",
+    "writes /usr": "tried to write to /usr/{name}",
+    "writes evidence": "tried to write to {question}/evidence/{name}",
+    "writes checkout": "tried to write to {question}/checkout/{name}",
+    "traces": "asked the kernel for ptrace",
+    "traces its guard": "asked the kernel for ptrace",
+    "mounts": "asked the kernel for mount",
+    "becomes root": "asked the kernel for unshare",
+}
+"""What fails by itself and is only told of."""
+LOOKING = ("reads the settings", "finds the key", "looks at processes")
+"""For which there is nothing to be found inside, and so nothing to tell."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_way_out_of_a_sandbox_is_closed_and_the_attempt_is_told(jail: Prison, kind: str) -> None:
-    every = (*OUT, *REACHING, *WRITING, *LOOKING, "traces its guard", "becomes root")
+    every = (*OUT, *REACHING, *SEEN, *LOOKING)
     how, said = await jail.attempt(kind, *every)
     done = {attempt for attempt, end in how.items() if end == "done"}
     assert done <= {"writes home", "writes data"}, "they changed decoys"
     assert how.keys() == set(every)
     assert said.startswith("Misconduct: Coder hostile ")
-    places = {"home": jail.secret.home, "data": jail.secret.data}
+    places: dict[str, object] = {"home": jail.secret.home, "data": jail.secret.data}
     for words in (words.format(**places) for attempt, words in OUT.items() if (kind, attempt) not in UNTOLD):
         assert words in said
         assert words in jail.notes()
+    places |= {"question": jail.bench.where, "name": f"moss-hostile-{jail.mark}"}
+    for words in (words.format(**places) for attempt, words in SEEN.items() if (kind, attempt) not in UNTOLD):
+        assert words in jail.notes()
+    assert kind == "bubblewrap" or f"tried to write to {jail.secret.home}/.profile" in jail.notes()
     for words in (words for attempt, words in REACHING.items() if (kind, attempt) not in UNTOLD):
         assert words not in said
         assert words in jail.notes()
@@ -169,7 +183,7 @@ async def test_at_the_limit_nothing_survives(jail: Prison, kind: str) -> None:
 async def test_a_stop_ends_everything_in_less_than_five_seconds(jail: Prison, kind: str) -> None:
     asked = asyncio.create_task(ask(hiding(jail, kind), await jail.bench.brief()))
     await up(jail)
-    assert len(jail.left()) == 1
+    await until(lambda: len(jail.left()) == 1)
     began = time.monotonic()
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -5,7 +5,7 @@
 It is the first process in there, which the kernel protects from all others, and not dumpable, so that nobody looks into
 it or speaks in its place. From the unix socket POST it gets its order, a line of JSON, and to it it tells what happens,
 a line each; when nobody is at the other end any more, everything ends. Standard input and output are the program's.
-One file of the standard library beside core/containers/relay.py, because it may be copied into a container.
+The standard library only, and beside it witness.py and core/containers/relay.py: all may be copied into a container.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import witness  # type: ignore[import-not-found]
 
 _LOOK_S = 0.5
 """How often the kernel's counters are looked at; how often what lives on, is a matter of hundredths."""
@@ -68,8 +69,8 @@ class Post:
         return order
 
     def tell(self, kind: str, what: object) -> None:
-        if (kind, what) in self.said or len(self.said) > _MOST:
-            return
+        if (kind, what) in self.said or sum(kind == said for said, _ in self.said) > _MOST:
+            return  # one kind never crowds out the other
         self.said.add((kind, what))
         with contextlib.suppress(OSError):  # nobody is there any more, which ends us soon
             self.plug.sendall(json.dumps({kind: what}).encode() + b"\n")
@@ -145,10 +146,12 @@ def counted() -> dict[str, int]:
     return {name: int(found.get(name, 0)) for name in COUNTERS}
 
 
-def start(order: dict[str, Any]) -> int:
+def start(order: dict[str, Any], post: Post) -> int:
     """The program's number. What keeps it from starting is told by raising OSError."""
     own = dict(os.environ) if order["beside"] else {}  # noqa: TID251 (that of an image, where it is run)
     env = {**own, **order["env"]}
+    known = witness.table()
+    near, far = socket.socketpair()
     told, tell = os.pipe()  # both are closed by the exec that works
     pid = os.fork()
     if pid == 0:
@@ -158,12 +161,21 @@ def start(order: dict[str, Any]) -> int:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             os.chdir(order["cwd"])
+            if known:
+                with contextlib.suppress(OSError):
+                    witness.install(known, far)
+            far.close()
             os.execvpe(order["argv"][0], order["argv"], env)
         except OSError as problem:
             os.write(tell, str(problem.errno).encode())
         finally:
             os._exit(127)
     os.close(tell)
+    far.close()
+    ear = witness.received(near)
+    if ear is not None:
+        tell_note = functools.partial(post.tell, "note")
+        threading.Thread(target=witness.listen, args=(ear, known, order["writable"], tell_note), daemon=True).start()
     with open(told, "rb") as pipe:
         wrong = pipe.read()
     if wrong:
@@ -267,7 +279,7 @@ def main(where: str) -> None:
     lane = lane_opened(order)
     traps = Traps(order, post)
     try:
-        pid = start(order)
+        pid = start(order, post)
     except OSError as problem:
         post.tell("cannot", problem.errno or errno.EIO)
         return

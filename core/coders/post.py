@@ -50,6 +50,7 @@ _OF_DATA = ("moss.db", "first-tokens.json", "runs/run-0000000a/iter-1/plan-1/rep
 class Traps:
     """Directories of a sandbox that stand for secret ones outside, and what lies in them."""
 
+    home: Path
     folders: tuple[Path, ...]
     decoys: tuple[Path, ...]
     doors: Mapping[Path, str]
@@ -61,7 +62,10 @@ def traps(secret: Secret, homes: tuple[Path, ...]) -> Traps:
     decoys = [secret.home / name for name in _OF_HOME if any((secret.home / name).is_relative_to(at) for at in homes)]
     decoys += [data / name for name in _OF_DATA]
     return Traps(
-        (*homes, data), tuple(decoys), {data / "moss.sock": "Moss's control socket", ENGINE: "the Docker engine"}
+        secret.home,
+        (*homes, data),
+        tuple(decoys),
+        {data / "moss.sock": "Moss's control socket", ENGINE: "the Docker engine"},
     )
 
 
@@ -111,6 +115,7 @@ async def opened(order: Order, env: Mapping[str, str], traps: Traps, *, beside: 
         "argv": list(order.argv),
         "env": dict(env),
         "beside": beside,
+        "writable": {str(path): may for path, may in _writable(order, traps).items()},
         "cwd": str(brief.checkout),
         "port": PORT,
         "lane": str(WITHIN / "lane") if order.lane else None,
@@ -144,6 +149,20 @@ async def opened(order: Order, env: Mapping[str, str], traps: Traps, *, beside: 
         finally:
             door.close()
             await asyncio.to_thread(_remove, where)
+
+
+def _writable(order: Order, traps: Traps) -> dict[Path, bool]:
+    """Where writing is nothing to tell, or is told by the traps; the nearest place above a path decides. Git looks
+    whether it may write to its own directory also where it only reads."""
+    brief = order.brief
+    may = dict.fromkeys(map(Path, ("/tmp", "/var/tmp", "/run", "/dev", "/proc")), True)
+    may |= {traps.home: False, **dict.fromkeys(traps.folders, True)}
+    return may | {
+        order.home: True,
+        brief.evidence: False,
+        brief.checkout: brief.may_write,
+        brief.checkout / ".git": True,
+    }
 
 
 def _hear(told: Told, line: bytes) -> None:
@@ -183,7 +202,11 @@ def _lay(where: Path, order: Order) -> None:
     clear(where)
     where.mkdir(mode=0o755)
     here = Path(__file__)
-    for source in (here.with_name("inside.py"), here.parents[1] / "containers" / "relay.py"):
+    for source in (
+        here.with_name("inside.py"),
+        here.with_name("witness.py"),
+        here.parents[1] / "containers" / "relay.py",
+    ):
         shutil.copyfile(source, where / source.name)
     owner = order.brief.checkout.stat()
     user, group = owner.st_uid, owner.st_gid
