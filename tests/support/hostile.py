@@ -42,13 +42,13 @@ def writes(path):
 
 
 def connects(host, port):
-    with socket.create_connection((host, port), timeout=2) as plug:
+    with socket.create_connection((host, port), timeout=10) as plug:
         return REAL in plug.recv(100)
 
 
 def speaks(path, words=b""):
     with socket.socket(socket.AF_UNIX) as plug:
-        plug.settimeout(2)
+        plug.settimeout(10)
         plug.connect(path)
         plug.sendall(words)
         return bool(plug.recv(100))
