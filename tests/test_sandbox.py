@@ -347,7 +347,7 @@ async def test_a_scripted_coder_plays_every_role_in_bubblewrap(jail: Prison) -> 
 
 
 @needs_bubblewrap
-async def test_a_sandbox_costs_tens_of_milliseconds(jail: Prison) -> None:
+async def test_a_sandbox_costs_a_fraction_of_a_second(jail: Prison) -> None:
     async def fastest(kind: str) -> float:
         coder = Program("true", ("/bin/sh", "-c", "true"), Command(), sandbox=jail.sandbox(kind))
         times = []
@@ -357,4 +357,4 @@ async def test_a_sandbox_costs_tens_of_milliseconds(jail: Prison) -> None:
             times.append((time.monotonic() - began) / 2)  # there are two tries
         return min(times)
 
-    assert await fastest("bubblewrap") - await fastest("host") < 0.4
+    assert await fastest("bubblewrap") - await fastest("host") < 0.5
