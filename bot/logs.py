@@ -7,6 +7,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bot.words import harmless
+from core.redact import Redactor
 
 
 def start_logging() -> None:
@@ -15,6 +16,7 @@ def start_logging() -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        without_secrets,
     ]
     last: Processor = for_people if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -28,6 +30,12 @@ def start_logging() -> None:
         structlog.stdlib.ProcessorFormatter(processors=[without_meta, last], foreign_pre_chain=common)
     )
     logging.basicConfig(handlers=[libraries], level=logging.WARNING)
+
+
+def without_secrets(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    """Entries quote what agents, models and libraries said."""
+    clean = Redactor()
+    return {name: clean.values(value) for name, value in entry.items()}
 
 
 def for_people(_: WrappedLogger, __: str, entry: EventDict) -> str:

@@ -24,6 +24,7 @@ from core.model.swap import Version
 from core.model.transcript import Place, Transcript
 from core.model.value import new_id
 from core.pipeline import evolve as pipeline
+from core.redact import Redactor
 from core.store import batches, consents, people, runs, substrates, swaps, turns
 from core.store.store import Store
 from core.swap import adopt as adoption
@@ -133,6 +134,7 @@ async def person_of(moss: Moss, token: str | None) -> str:
 async def decide(moss: Moss, subject: str, person: str, approve: bool, reason: str | None = None) -> consent.Decision:
     """`subject` is a run, or the consent of a rollback."""
     asked = await _consent_of(moss, subject)
+    reason = Redactor(asked.id).text(reason) if reason else None
     decision = await consent.decide(
         moss.store, asked.id, person, approve, reason, image_exists=await moss.host.has_image(asked.image)
     )

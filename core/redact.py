@@ -7,11 +7,14 @@ again. Names and addresses of people have no form to be known by; they stay.
 Every pattern is linear in the text: repetitions are bounded or possessive, and no two starts read the same stretch.
 """
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from core.model.transcript import Message, ToolCall, Transcript
 
@@ -60,11 +63,18 @@ class Rule:
     in_talk: bool = True
     in_code: bool = True
     """Counts in a diff too. What people type is caught more freely than what a program may hold."""
+    needs: tuple[str, ...] = ()
+    """One of these must be in the text in small letters, or there is no match: to look for them costs little."""
+
+
+_LITERAL = re.compile(r"[\w/=-]*")
 
 
 def _token(kind: str, keep: str, secret: str, end: str = "") -> Rule:
     """A token that its maker gave a prefix of its own."""
-    return Rule(kind, re.compile(rf"(?<![A-Za-z0-9])(?:{keep})(?P<secret>{secret}){end}"))
+    begins = [_LITERAL.match(each)[0].lower() for each in keep.split("|")]  # type: ignore[index]
+    needs = tuple(begins) if all(begins) else ()
+    return Rule(kind, re.compile(rf"(?<![A-Za-z0-9])(?:{keep})(?P<secret>{secret}){end}"), needs=needs)
 
 
 _WORD_END = r"(?![A-Za-z0-9])"
@@ -87,6 +97,7 @@ _TOKENS = (
         "OpenAI key",
         re.compile(rf"(?<![A-Za-z0-9])sk-(?!ant-|or-)(?:proj-|svcacct-|admin-)?(?P<secret>{_URLSAFE}{{20,}}+)"),
         lambda match: _mixed(match["secret"]),
+        needs=("sk-",),
     ),
     _token("Groq key", r"gsk_", rf"{_LETTERS}{{40,}}+"),
     _token("xAI key", r"xai-", rf"{_LETTERS}{{40,}}+"),
@@ -134,6 +145,7 @@ _TOKENS = (
     Rule(
         "JSON web token",
         re.compile(rf"(?<!{_URLSAFE})eyJ(?P<secret>{_URLSAFE}{{8,}}+\.eyJ{_URLSAFE}{{8,}}+(?:\.{_URLSAFE}*+)*+)"),
+        needs=("eyj",),
     ),
 )
 
@@ -145,6 +157,10 @@ _PASSWORD = (
     r"(?:password|passwd|passphrase|passcode|pwd|(?<![a-z])(?:pw|pass)(?![a-z])"
     r"|passwort|kennwort|mot de passe|contrase[nñ]a|senha|wachtwoord|пароль|密码|パスワード)"
 )
+_NAMED_NEEDS = ("secret", "key", "token", "credential")
+_PASSWORD_NEEDS = (
+    "pass", "pwd", "pw", "kennwort", "contrase", "senha", "wachtwoord", "пароль", "密码", "パスワード",
+)  # fmt: skip
 _SET = rf"[\w-]{{0,20}}+(?:{_QUOTE})?\]?\s{{0,4}}+(?::=|=>|=|:)\s{{0,4}}+"
 _VALUE = r"[^\s\"'`\\<>,;()\[\]{}]"
 _SAID = (
@@ -194,15 +210,37 @@ def _key_is_real(match: re.Match[str]) -> bool:
 _KEY = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
 _SETTINGS = (
-    Rule("private key", re.compile(rf"{_KEY}(?P<secret>(?:[^-]++|-(?!----))++)(?=-----END )"), in_code=False),
-    Rule("private key", re.compile(rf"{_KEY}(?P<secret>(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{{16,}}+)++)"), in_code=False),
-    Rule("private key", re.compile(rf"{_KEY}(?P<secret>(?:[^-]++|-(?!----))++)"), _key_is_real, in_talk=False),
+    Rule(
+        "private key",
+        re.compile(rf"{_KEY}(?P<secret>(?:[^-]++|-(?!----))++)(?=-----END )"),
+        in_code=False,
+        needs=("private key",),
+    ),
+    Rule(
+        "private key",
+        re.compile(rf"{_KEY}(?P<secret>(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{{16,}}+)++)"),
+        in_code=False,
+        needs=("private key",),
+    ),
+    Rule(
+        "private key",
+        re.compile(rf"{_KEY}(?P<secret>(?:[^-]++|-(?!----))++)"),
+        _key_is_real,
+        in_talk=False,
+        needs=("private key",),
+    ),
     Rule(
         "password in an address",
         re.compile(rf"{_SCHEME}[^\s/:@?#\"'<>]{{0,200}}+:(?P<secret>[^\s/\"'<>]{{1,200}})(?=@)"),
         lambda match: _value_is_real(match) and match["secret"].lower() not in ("password", "pass", "pwd", "secret"),
+        needs=("://",),
     ),
-    Rule("token in an address", re.compile(rf"{_SCHEME}(?P<secret>{_URLSAFE}{{20,}}+)(?=@)"), _value_is_random),
+    Rule(
+        "token in an address",
+        re.compile(rf"{_SCHEME}(?P<secret>{_URLSAFE}{{20,}}+)(?=@)"),
+        _value_is_random,
+        needs=("://",),
+    ),
     Rule(
         "authorization header",
         re.compile(
@@ -211,6 +249,7 @@ _SETTINGS = (
         ),
         _value_is_real,
         in_code=False,
+        needs=("authorization",),
     ),
     Rule(
         "authorization header",
@@ -219,23 +258,27 @@ _SETTINGS = (
         ),
         _value_is_random,
         in_code=False,
+        needs=("authorization",),
     ),
     Rule(
         "authorization header",
         re.compile(r"(?i:(?<![A-Za-z0-9])(?:bearer|basic)\s{1,4}+)(?P<secret>[A-Za-z0-9._~+/=-]{20,}+)"),
         _value_is_random,
+        needs=("bearer", "basic"),
     ),
     Rule(
         "password",
         re.compile(rf"(?i:{_PASSWORD}{_SET}(?:{_QUOTE})?)(?P<secret>{_VALUE}{{4,}}+)"),
         _password_is_real,
         in_code=False,
+        needs=_PASSWORD_NEEDS,
     ),
     Rule(
         "password",
         re.compile(rf"(?i:{_PASSWORD}{_SAID})(?P<secret>{_VALUE}{{5,}}+)"),
         _password_in_words,
         in_code=False,
+        needs=_PASSWORD_NEEDS,
     ),
     Rule(
         "password",
@@ -244,6 +287,7 @@ _SETTINGS = (
         ),
         _password_in_words,
         in_code=False,
+        needs=_PASSWORD_NEEDS,
     ),
     Rule(
         "password",
@@ -253,11 +297,13 @@ _SETTINGS = (
         ),
         _key_in_words,
         in_code=False,
+        needs=(*_PASSWORD_NEEDS, *_NAMED_NEEDS, "signature"),
     ),
     Rule(
         "password",
         re.compile(rf"(?i:<[\w:.-]{{0,20}}?(?:{_PASSWORD}|{_NAMED})>)(?P<secret>{_VALUE}{{4,}}+)(?=</)"),
         _value_is_random,
+        needs=(*_PASSWORD_NEEDS, *_NAMED_NEEDS, "signature"),
     ),
     Rule(
         "password in a command",
@@ -265,6 +311,7 @@ _SETTINGS = (
             rf"(?i:(?<![\w-]){_COMMANDS}(?![\w-])[^\n]{{0,100}}?\s-[apw][ =]?(?:{_QUOTE})?)(?P<secret>{_VALUE}{{4,}}+)"
         ),
         _value_is_random,
+        needs=(" -",),
     ),
     Rule(
         "password in a command",
@@ -273,24 +320,28 @@ _SETTINGS = (
             rf"(?P<secret>{_VALUE}{{4,}}+)"
         ),
         _value_is_real,
+        needs=("curl",),
     ),
     Rule(
         "named secret",
         re.compile(rf"(?i:{_NAMED}{_SET}(?:{_QUOTE})?)(?P<secret>{_VALUE}{{10,}}+)"),
         _key_in_words,
         in_code=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
         re.compile(rf"(?i:{_NAMED}{_SAID})(?P<secret>{_VALUE}{{16,}}+)"),
         _key_in_words,
         in_code=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
         re.compile(rf"(?i:{_NAMED}[^\n:=]{{1,40}}+[:=]\s{{0,4}}+(?:{_QUOTE})?)(?P<secret>(?!//){_VALUE}{{20,}}+)"),
         _key_in_words,
         in_code=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
@@ -299,11 +350,13 @@ _SETTINGS = (
         ),
         _key_in_words,
         in_code=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
         re.compile(rf"(?i:[?&#][\w-]{{0,20}}?(?:{_NAMED}|{_PASSWORD}|signature)=)(?P<secret>[\w.~%+/-]{{12,}}+)"),
         _key_in_words,
+        needs=(*_PASSWORD_NEEDS, *_NAMED_NEEDS, "signature"),
     ),
     Rule(
         "session",
@@ -313,12 +366,14 @@ _SETTINGS = (
         ),
         _key_in_words,
         in_code=False,
+        needs=("sess", "sid", "csrf", "xsrf", "jwt", "remember", "auth="),
     ),
     Rule(
         "password",
         re.compile(rf"(?i:{_PASSWORD}{_SET}{_QUOTE})(?P<secret>{_VALUE}{{8,}}+)(?={_QUOTE})"),
         _value_is_random,
         in_talk=False,
+        needs=_PASSWORD_NEEDS,
     ),
     Rule(
         "named secret",
@@ -328,6 +383,7 @@ _SETTINGS = (
         ),
         _key_in_words,
         in_talk=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
@@ -338,6 +394,7 @@ _SETTINGS = (
         ),
         _key_in_words,
         in_talk=False,
+        needs=_NAMED_NEEDS,
     ),
     Rule(
         "named secret",
@@ -347,6 +404,7 @@ _SETTINGS = (
         ),
         _value_is_random,
         in_talk=False,
+        needs=(*_PASSWORD_NEEDS, *_NAMED_NEEDS),
     ),
 )
 
@@ -399,6 +457,7 @@ _PERSONAL = (
         "e-mail address",
         re.compile(r"(?<![\w.%+-])(?P<secret>[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24})(?![\w-])"),
         _email_is_real,
+        needs=("@",),
     ),
     Rule("phone number", re.compile(rf"{_START}(?P<secret>\+[1-9](?:{_GAP}\d){{8,14}})(?![\w-])"), _phone_is_real),
     Rule(
@@ -426,6 +485,20 @@ _PERSONAL = (
 )
 
 RULES = (*_TOKENS, *_SETTINGS, *_PERSONAL)
+_IN_TALK = tuple(rule for rule in RULES if rule.in_talk)
+_OVER_LINES = tuple(rule for rule in _IN_TALK if rule.kind == "private key")
+_PIECE_CHARS = 8_000
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Whole lines, so many that they are about as long as a piece."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + _PIECE_CHARS) + 1
+        if not end:
+            end = text.find("\n", start + _PIECE_CHARS) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def without_values(text: str, secrets: Mapping[str, str]) -> str:
@@ -444,15 +517,41 @@ class Redactor:
         self._salt = salt
 
     def text(self, text: str) -> str:
+        """Long texts go line by line, some at once: most rules have nothing to do with most lines."""
+        if len(text) <= _PIECE_CHARS:
+            return self._clean(text, _IN_TALK)
+        return "".join(self._clean(piece, _IN_TALK) for piece in _pieces(self._clean(text, _OVER_LINES)))
+
+    def _clean(self, text: str, rules: Sequence[Rule]) -> str:
         """Once more after each finding: what was taken out may have hidden what stands beside it."""
         for _ in range(_PASSES):
-            before = text
-            for rule in RULES:
-                if rule.in_talk:
+            before, small = text, text.lower()
+            for rule in rules:
+                if not rule.needs or any(each in small for each in rule.needs):
                     text = rule.pattern.sub(partial(self._replaced, rule), text)
             if text == before:
                 break
         return text
+
+    def file(self, path: Path) -> None:
+        """What a program wrote, once it has written it. A file that is not there is left so."""
+        with contextlib.suppress(FileNotFoundError):
+            text = path.read_bytes().decode("utf-8", "replace")
+            clean = self.text(text)
+            if clean != text:
+                path.write_text(clean, encoding="utf-8")
+
+    def values(self, found: Any) -> Any:
+        """JSON with every text in it redacted; the keys stay."""
+        match found:
+            case str():
+                return self.text(found)
+            case list():
+                return [self.values(each) for each in found]
+            case dict():
+                return {key: self.values(each) for key, each in found.items()}
+            case _:
+                return found
 
     def transcript(self, transcript: Transcript) -> Transcript:
         return Transcript(messages=tuple(self.message(message) for message in transcript.messages))
@@ -503,10 +602,12 @@ class Redactor:
 
 def secrets_in(text: str) -> list[str]:
     """The kinds of secrets in a text, never the secrets. Personal data do not count: code may name its author."""
+    small = text.lower()
     found = {
         rule.kind
         for rule in (*_TOKENS, *_SETTINGS)
         if rule.in_code
+        and (not rule.needs or any(each in small for each in rule.needs))
         and any(not _PLACEHOLDER.fullmatch(m["secret"]) and rule.real(m) for m in rule.pattern.finditer(text))
     }
     return sorted(found)

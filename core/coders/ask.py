@@ -22,6 +22,7 @@ from core.model.errors import CoderFailed, Misconduct, MossError
 from core.model.replies import Reply
 from core.model.run import Spend
 from core.process_table import survivors, sweep, tag_of
+from core.redact import Redactor
 from core.repository import fingerprint, tampering
 
 PROMPT, REPLY, REPAIR = "prompt.md", "reply.json", "repair"
@@ -82,7 +83,7 @@ async def _try(coder: Coder, brief: Brief, objection: Objection | None) -> tuple
     answer = await _watched(coder, brief)
     try:
         # In a thread: megabytes of hostile text take seconds.
-        reply = await asyncio.to_thread(read_reply, brief.role, answer.text)
+        reply = await asyncio.to_thread(read_reply, brief.role, answer.text, _redactor(brief))
         problem = objection(reply) if objection else None
         return (NotAReply(problem) if problem else reply), answer.spend
     except NotAReply as problem:
@@ -99,7 +100,7 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
     except MossError as error:
         outcome = error
     finally:
-        await asyncio.shield(asyncio.to_thread(_remove, home))
+        await asyncio.shield(asyncio.to_thread(_tidy, home, brief))
     left = await end_leftovers(brief.tag)
     wrong = "left a process behind, which was killed" if left else None
     if wrong is None and await asyncio.to_thread(_contents, brief.evidence) != evidence:
@@ -146,6 +147,18 @@ def _clear_away(brief: Brief) -> None:
 def _home_prefix(tag: str) -> str:
     """Short, since programs put sockets below it; named after the try, so that what a crash left is found again."""
     return f"moss-{hashlib.sha256(tag.encode()).hexdigest()[:12]}-"
+
+
+def _tidy(home: Path, brief: Brief) -> None:
+    """However it ended: its home goes, and what it printed is redacted."""
+    _remove(home)
+    for name in (STDOUT, STDERR):
+        _redactor(brief).file(brief.artefacts / name)
+
+
+def _redactor(brief: Brief) -> Redactor:
+    """By the run: what its evidence calls by one name is called so in all that comes of it."""
+    return Redactor(brief.tag.partition("/")[0])
 
 
 def _keep(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from core.model.mistakes import in_words
 from core.model.replies import REPLIES, Reply, Role
+from core.redact import Redactor
 
 LOOKED_AT = 2_000_000
 """Characters at the end of the text among which the reply must stand: more than any role's reply can need."""
@@ -29,13 +30,17 @@ _TOKEN = re.compile(
 )
 
 
+_PLAIN = Redactor()
+
+
 class NotAReply(Exception):
     """The text holds no valid reply; the message says why, as the rest of a sentence about it."""
 
 
-def read_reply(role: Role, text: str) -> Reply:
+def read_reply(role: Role, text: str, redactor: Redactor = _PLAIN) -> Reply:
+    """Redacted, since it is kept, and shown to people and to other coders."""
     try:
-        return REPLIES[role].model_validate(last_object(text))
+        return REPLIES[role].model_validate(redactor.values(last_object(text)))
     except ValidationError as invalid:
         raise NotAReply(f"its last JSON object does not match the schema: {_in_words(invalid)}") from None
 

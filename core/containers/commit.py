@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.containers.host import Host, Recipe, label
+from core.folders import to_its_end
 from core.model.substrate import Substrate
+from core.redact import Redactor
 from core.repository import Clone
 
 
@@ -21,4 +23,7 @@ async def image_of(
         label.COMMIT: commit,
         label.TREE: await clone.tree_of(commit),
     }
-    return await host.build(Recipe.of(substrate.build, source, labels, log))
+    try:
+        return await host.build(Recipe.of(substrate.build, source, labels, log))
+    finally:
+        await to_its_end(Redactor().file, log)

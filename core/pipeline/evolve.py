@@ -52,6 +52,7 @@ from core.pipeline.next_step import Terms, next_step
 from core.pipeline.prepare import TASKS_FILE, prepare, starting_point
 from core.pipeline.scene import Scene, Tasks
 from core.pipeline.stages import STAGES
+from core.redact import Redactor
 from core.repository import Clone
 from core.store import batches, consents, notices, runs, substrates
 from core.store.store import Store
@@ -104,7 +105,8 @@ class Evolution:
         except (Unavailable, IllegalMove):
             raise
         except MossError as error:
-            await self._end(run, Outcome(state=RunState.failed, sentence=f"The offer failed: {error.sentence}"))
+            why = Redactor(run.id).text(error.sentence)
+            await self._end(run, Outcome(state=RunState.failed, sentence=f"The offer failed: {why}"))
 
     async def _append(self, run: Run, done: Done) -> bool:
         try:
@@ -164,7 +166,7 @@ class Evolution:
         except MossError as error:
             if isinstance(error, Unavailable):
                 await self.host.ping()  # an engine that is away is waited for; only what fails beside it is a failure
-            result = Failed(trouble=_trouble(error), sentence=error.sentence)
+            result = Failed(trouble=_trouble(error), sentence=Redactor(run.id).text(error.sentence))
         except Exception as error:
             _log.exception("step failed", run=run.id, step=step.name)
             result = Failed(

@@ -144,10 +144,19 @@ class Scene:
     def visible_tasks(self) -> dict[str, str]:
         """The files of all tasks that a coder may see."""
         return {
-            TASKS.format(task=task.id): TaskFile.of(task).model_dump_json(indent=1)
+            TASKS.format(task=task.id): self.task_file(task)
             for task in self.tasks.tasks
             if task.kind is not TaskKind.holdout
         }
+
+    def task_file(self, task: Task) -> str:
+        """The owner's own tasks are replayed as they were written, and shown redacted."""
+        words = Redactor(self.run.id)
+        shown = {
+            "transcript": words.transcript(task.transcript),
+            "feedback": tuple(words.text(said) for said in task.feedback),
+        }
+        return TaskFile.of(task.model_copy(update=shown)).model_dump_json(indent=1)
 
     def reasoning(self) -> dict[str, str]:
         """Diagnosis and plan of this iteration, as far as there are any."""

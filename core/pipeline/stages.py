@@ -1,10 +1,11 @@
 """The stages: what is done at each step, and what came of it. The order is not decided here."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from core.model.brief import DIFF, MATRIX, REJECTED, TASK, TRANSCRIPT, TRIALS, MatrixFile, TaskFile, TrialFile
+from core.model.brief import DIFF, MATRIX, REJECTED, TASK, TRANSCRIPT, TRIALS, MatrixFile, TrialFile
 from core.model.errors import Refused
 from core.model.keypoints import Keypoint, Matrix, Task, TaskKind
 from core.model.replies import (
@@ -39,7 +40,7 @@ from core.pipeline.make import check_image, make_image
 from core.pipeline.scene import BUILD_LOG, CHECKS_LOG, Scene
 from core.pipeline.trial import Trial, replay_all
 from core.redact import Redactor
-from core.repository import check_scope
+from core.repository import Change, check_scope
 
 KEYPOINTS_DEFINED = range(4, 8)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -80,9 +81,14 @@ async def implement(scene: Scene) -> Result:
     rejected = scene.so_far.change
     files = {REJECTED: await scene.clone.diff(scene.base_commit, rejected.tree)} if rejected else {}
     reply = await scene.ask(Implementation, scene.visible_tasks() | scene.reasoning() | files)
-    change = await scene.clone.snapshot(scene.checkout, scene.base_commit, scene.substrate.scope)
-    scene.keep(DIFF, change.diff)
-    check_scope(change, scene.substrate.scope, scene.substrate.protected())
+
+    def allow(change: Change) -> None:
+        """People read what was refused as well, but a secret in it goes."""
+        scene.keep(DIFF, Redactor(scene.run.id).text(change.diff))
+        check_scope(change, scene.substrate.scope, scene.substrate.protected())
+        scene.keep(DIFF, change.diff)
+
+    change = await scene.clone.snapshot(scene.checkout, scene.base_commit, scene.substrate.scope, allow)
     return Implemented(
         tree=change.tree,
         diff_hash=change.diff_hash,
@@ -156,7 +162,7 @@ STAGES: Mapping[Stage, Callable[[Scene], Awaitable[Result]]] = {
 async def _measure(scene: Scene, image: str) -> Matrix:
     """Replay all tasks against an image and score every trial on the locked keypoints."""
     trials = await replay_all(scene.bench, image, scene.tasks.tasks, TIERS[scene.run.dial].trials)
-    _keep_trials(scene, trials)
+    await asyncio.to_thread(_keep_trials, scene, trials)
     scorer = _scorer(scene)
     matrix = await scoring.matrix(scorer, trials, past.baseline(scene.history).keypoints())
     _keep_scores(scene, matrix, scorer)
@@ -166,7 +172,7 @@ async def _measure(scene: Scene, image: str) -> Matrix:
 def _keep_scores(scene: Scene, matrix: Matrix, scorer: scoring.Scorer) -> None:
     scene.keep(MATRIX, matrix.model_dump_json(indent=1))
     if scorer.remarks:
-        scene.keep("scores.log", "".join(f"{remark}\n" for remark in scorer.remarks))
+        scene.keep("scores.log", Redactor(scene.run.id).text("".join(f"{remark}\n" for remark in scorer.remarks)))
 
 
 def _scorer(scene: Scene) -> scoring.Scorer:
@@ -179,10 +185,8 @@ def _scorer(scene: Scene) -> scoring.Scorer:
         if not laid:  # code that scores needs none
             await scene.clone.checkout(scene.base_commit, scene.checkout)
             laid = True
-        files = {
-            TASK: TaskFile.of(task).model_dump_json(indent=1),
-            TRANSCRIPT: _anonymous(transcript).model_dump_json(indent=1),
-        }
+        shown = await asyncio.to_thread(Redactor(scene.run.id).transcript, _anonymous(transcript))
+        files = {TASK: scene.task_file(task), TRANSCRIPT: shown.model_dump_json(indent=1)}
         part = f"judge-{task.id}-{transcript.digest()[-8:]}"
         asked = to_score(task.id, keypoints)
         return await scene.ask(Evaluation, files, asked, part, None if keypoints else _too_few_or_many)
@@ -204,11 +208,12 @@ def _too_few_or_many(reply: Reply) -> str | None:
 
 
 def _keep_trials(scene: Scene, trials: Sequence[Trial]) -> None:
+    """Redacted: an agent may say what it was built or trusted with. What scores it by code has seen it as it was."""
+    words = Redactor(scene.run.id)
     for trial in trials:
-        reply = trial.transcript.reply
-        file = TrialFile(
-            task=trial.task.id, trial=trial.k, transcript=trial.transcript, error=reply.error if reply else None
-        )
+        transcript = words.transcript(trial.transcript)
+        reply = transcript.reply
+        file = TrialFile(task=trial.task.id, trial=trial.k, transcript=transcript, error=reply.error if reply else None)
         scene.keep(TRIALS.format(task=trial.task.id, trial=trial.k), file.model_dump_json(indent=1))
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +48,8 @@ _HEX = re.compile(r"[0-9a-f]{4,64}")
 @dataclass(frozen=True, slots=True)
 class Clone:
     git_dir: Path
+    _apart: Path | None = None
+    """Where objects are written meanwhile; those of the clone are read all the same."""
     _trees: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -157,19 +159,30 @@ class Clone:
             await asyncio.to_thread(_keep, making, kept)
         return kept
 
-    async def snapshot(self, target: Path, base: str, scope: Scope = WIDEST) -> Change:
+    async def snapshot(
+        self, target: Path, base: str, scope: Scope = WIDEST, allow: Callable[[Change], None] | None = None
+    ) -> Change:
         """What stands in a checkout, as a change to its base. The checkout's own git directory is not looked at, and
-        files that the base ignores are no part of it. Raises OutOfScope for what is too much to even be looked at."""
+        files that the base ignores are no part of it. Raises OutOfScope for what is too much to even be looked at.
+
+        The clone keeps nothing of a change that `allow` refuses, by raising: it may hold a secret."""
         listing = await self._listing(base)
         rules = IgnoreRules(await self._texts(listing, ".gitignore"))
         written, gone = await asyncio.to_thread(written_and_gone, target, listing, rules, scope)
-        return await self.change(base, await self._tree(base, written, gone))
+        with tempfile.TemporaryDirectory(prefix="moss-objects-") as objects:
+            apart = Clone(self.git_dir, Path(objects))
+            change = await apart.change(base, await apart._tree(base, written, gone))
+            if allow:
+                await asyncio.to_thread(allow, change)
+            await to_its_end(_take_in, Path(objects), self.git_dir / "objects")
+        self._trees[change.tree] = change.tree
+        return change
 
     async def change(self, old: str, new: str) -> Change:
         """What lies between two commits or trees, with all that `check_scope` asks about."""
         tree = await self.tree_of(new)
         words = ("diff-tree", "-r", "-z", "--no-renames", "--raw", "--no-abbrev", "--numstat", _hex(old), tree)
-        diff, raw = await _both(self.diff(old, new), git.must(self.git_dir, *words))
+        diff, raw = await _both(self.diff(old, new), git.must(self.git_dir, *words, env=self._env))
         modes, lines = _modes_and_lines(raw.out)
         listing = await self._listing(tree)
         twins = await asyncio.to_thread(twins_of, modes, listing)
@@ -196,7 +209,7 @@ class Clone:
         )
 
     async def diff(self, old: str, new: str) -> str:
-        said = await git.must(self.git_dir, "diff-tree", "-r", "-p", *_DIFF, _hex(old), _hex(new))
+        said = await git.must(self.git_dir, "diff-tree", "-r", "-p", *_DIFF, _hex(old), _hex(new), env=self._env)
         return said.out.decode(errors="backslashreplace")
 
     async def commit(
@@ -241,11 +254,18 @@ class Clone:
         if said.exit_code != 0:
             raise cannot_push(branch, remote, said)
 
+    @property
+    def _env(self) -> dict[str, str]:
+        if self._apart is None:
+            return {}
+        own = str(self.git_dir / "objects").replace("\\", "\\\\").replace('"', '\\"')
+        return {"GIT_OBJECT_DIRECTORY": str(self._apart), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{own}"'}
+
     async def _origin(self) -> str:
         return (await git.must(self.git_dir, "config", "--get", "remote.origin.url")).text
 
     async def _find(self, revision: str) -> str | None:
-        said = await git.ask(self.git_dir, "rev-parse", "--verify", "--quiet", revision)
+        said = await git.ask(self.git_dir, "rev-parse", "--verify", "--quiet", revision, env=self._env)
         return said.text if said.exit_code == 0 else None
 
     async def _name(self, name: str) -> str:
@@ -254,7 +274,7 @@ class Clone:
         return name
 
     async def _listing(self, tree: str) -> dict[str, Blob]:
-        said = await git.must(self.git_dir, "ls-tree", "-r", "-z", "-l", "--full-tree", _hex(tree))
+        said = await git.must(self.git_dir, "ls-tree", "-r", "-z", "-l", "--full-tree", _hex(tree), env=self._env)
         listing = {}
         for line in said.out.decode(errors="surrogateescape").split("\0")[:-1]:
             head, _, path = line.partition("\t")
@@ -277,9 +297,11 @@ class Clone:
     async def _tree(self, base: str, written: list[Written], gone: list[str]) -> str:
         with tempfile.TemporaryDirectory(prefix="moss-index-") as scratch:
             copies = await asyncio.to_thread(_copies, Path(scratch), written)
-            env = {"GIT_INDEX_FILE": f"{scratch}/index"}
+            env = {**self._env, "GIT_INDEX_FILE": f"{scratch}/index"}
             hashed, _ = await _both(
-                git.must(self.git_dir, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=copies),
+                git.must(
+                    self.git_dir, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=copies, env=self._env
+                ),
                 git.must(self.git_dir, "read-tree", _hex(base), env=env),
             )
             oids = hashed.text.split()
@@ -297,6 +319,17 @@ class Clone:
         """All files of a tree, into a directory that holds none; and the index that says so."""
         env = {"GIT_INDEX_FILE": str(index)}
         await git.must(self.git_dir, "read-tree", "--reset", "-u", tree, work_tree=target, env=env)
+
+
+def _take_in(objects: Path, into: Path) -> None:
+    """An object is named by its content: one that is there already is the same."""
+    for path in objects.glob("[0-9a-f][0-9a-f]/*"):
+        target = into / path.parent.name / path.name
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            making = target.with_name(f"tmp_obj_{secrets.token_hex(6)}")
+            shutil.copy2(path, making)
+            making.rename(target)
 
 
 async def begin(tree: Path, message: str) -> None:
