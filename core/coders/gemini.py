@@ -1,10 +1,10 @@
 """The provider `gemini`: the Gemini CLI. Nothing of the repository configures it, and it has no shell.
 
-It insists on trusting the directory in which it works without a person, and then reads that directory's settings,
-`.env` and instructions. So ours are those of the system, which win over a directory's; and every variable through which
-a `.env` could lead it astray is set already.
+It works without a person only where it trusts the directory it was started in, and then that directory's settings,
+hooks and `.env` win over ours. So it works from a directory of ours, and the checkout is one that it may look into.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
-from core.coders.events import events, no_text, printable, refusal, status_in, tokens, unfinished
+from core.coders.events import events, no_text, printable, refusal, standing_orders, status_in, tokens, unfinished
 from core.model.run import Spend
 
 MEASURED = Versions((0, 61, 0), (0, 61, 0))
@@ -22,17 +22,23 @@ ATTEMPTS = 3
 READING = ["read_file", "glob", "grep_search", "search_file_content", "list_directory"]
 EDITING = [*READING, "replace", "write_file"]
 
-NO_FILE = "no file has this name: moss"
-"""In place of GEMINI.md. What is read under it would be instructions, so it holds what no repository is likely to."""
+OURS = "gemini"
+"""Our directory in its home, from which it works."""
 
-_PINNED = (
-    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"),
-    *("NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "GEMINI_SANDBOX", "GEMINI_MODEL", "GEMINI_WRITE_SYSTEM_MD"),
-    *("GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_GCA", "GOOGLE_VERTEX_BASE_URL"),
-    *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION", "CODE_ASSIST_ENDPOINT"),
-    *("GEMINI_CLI_CUSTOM_HEADERS", "GEMINI_API_KEY_AUTH_MECHANISM", "GEMINI_TELEMETRY_OTLP_ENDPOINT"),
-    *("OTEL_EXPORTER_OTLP_ENDPOINT", "GEMINI_TELEMETRY_ENABLED", "GEMINI_TELEMETRY_OUTFILE", "DEBUG", "DEBUG_MODE"),
-)
+PRELUDE = """\
+const files = require("node:fs/promises"), path = require("node:path")
+const access = files.access
+files.access = async (file, ...mode) => {
+  if (path.basename(String(file)) === "GEMINI.md") throw Object.assign(new Error("not here"), { code: "ENOENT" })
+  return access(file, ...mode)
+}
+require("node:module").syncBuiltinESMExports()
+for (const output of [process.stdout, process.stderr]) output._handle?.setBlocking?.(true)
+process.chdir(path.join(__dirname, "gemini"))
+"""
+"""Runs before it does. A setting can add names to that of GEMINI.md and not take it away, so the question whether there
+is such a file, by which it finds its instructions, is answered with no. It can still be read as any other file. And it
+ends without waiting until all that it said has been written: with a long prompt the end was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +54,29 @@ class Gemini:
             *("--output-format", "stream-json"),
             *("--model", self.model),
             *("--approval-mode", "auto_edit" if brief.may_write else "default"),
+            *("--include-directories", str(brief.checkout)),
             *("--include-directories", str(brief.evidence)),
             *("--extensions", "none"),
             *("--allowed-mcp-server-names", "none"),
         )
-        url = f"{way.url}/gemini" if way else (self.base_url or ENDPOINT)
         env = {
-            **dict.fromkeys(_PINNED, ""),
-            "GEMINI_SYSTEM_MD": "false",
-            "NO_PROXY": "*",
+            "NODE_OPTIONS": f"--require={home / 'gemini.cjs'}",
             "GEMINI_CLI_HOME": str(home),
-            "GEMINI_CLI_SYSTEM_SETTINGS_PATH": str(home / "gemini.json"),
             "GEMINI_CLI_NO_RELAUNCH": "true",
-            "GOOGLE_GEMINI_BASE_URL": url,
+            "GOOGLE_GEMINI_BASE_URL": f"{way.url}/gemini" if way else (self.base_url or ENDPOINT),
         }
-        settings = json.dumps(self._settings(brief), indent=1)
-        return Start(arguments, env | ({"GEMINI_API_KEY": way.token} if way else {}), {"gemini.json": settings})
+        # The file of instructions that it insists on, under a name that nobody can guess: it looks for it everywhere.
+        orders = f"{hashlib.sha256(str(home).encode()).hexdigest()[:24]}.md"
+        files = {
+            "gemini.cjs": PRELUDE,
+            f"{OURS}/.gemini/.env": "",  # the first one it finds on the way up is the one it reads
+            ".gemini/settings.json": json.dumps(self._settings(brief, orders), indent=1),
+            f".gemini/{orders}": f"{standing_orders()}\n\nThe working directory is `{brief.checkout}`: all that you "
+            "look for lies there, and what you change has to lie there. Name files by their absolute paths.\n",
+        }
+        return Start(arguments, env | ({"GEMINI_API_KEY": way.token} if way else {}), files)
 
-    def _settings(self, brief: Brief) -> Mapping[str, object]:
+    def _settings(self, brief: Brief, orders: str) -> Mapping[str, object]:
         return {
             "general": {
                 "disableAutoUpdate": True,
@@ -78,7 +89,7 @@ class Gemini:
             "telemetry": {"enabled": False},
             "security": {"auth": {"selectedType": "gemini-api-key"}},
             "context": {
-                "fileName": NO_FILE,
+                "fileName": orders,
                 "discoveryMaxDirs": 1,
                 "includeDirectoryTree": False,
                 "loadMemoryFromIncludeDirectories": False,
@@ -94,7 +105,6 @@ class Gemini:
             "skills": {"enabled": False},
             "experimental": {"enableAgents": False},
             "advanced": {"ignoreLocalEnv": True},
-            "admin": {"mcp": {"enabled": False}, "extensions": {"enabled": False}, "skills": {"enabled": False}},
         }
 
     def hear(self, said: str, complaint: str, exit_code: int) -> Heard:
@@ -114,17 +124,13 @@ class Gemini:
                 case "tool_result" if last.get("status") == "error":
                     denied.append(printable(str(_dict(last.get("error")).get("message") or ""))[:120])
         if last.get("type") != "result":
-            return _without_result(exit_code, complaint)
+            return unfinished(exit_code, complaint)
         stats = _dict(last.get("stats"))
         spend = Spend(tokens=tokens(stats.get("total_tokens")))
         if last.get("status") != "success":
             words = str(_dict(last.get("error")).get("message") or "it says no more")
             return Heard("", spend, refusal(status_in(words), words), session, tuple(denied))
         return Heard(text, spend, None, session, tuple(denied)) if text.strip() else no_text(spend, session)
-
-
-def _without_result(exit_code: int, complaint: str) -> Heard:
-    return unfinished(exit_code, complaint)
 
 
 def _dict(value: object) -> Mapping[str, Any]:

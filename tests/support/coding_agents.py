@@ -15,7 +15,9 @@ import pytest
 from core.coders.claude import EDITING, READING, Claude
 from core.coders.coder import Account, Api, Brief, Ended, Heard, Lane, Order, Provider, Start, Versions, Way
 from core.coders.codex import Codex
+from core.coders.gemini import Gemini
 from core.coders.host_sandbox import HostSandbox
+from core.coders.opencode import OpenCode
 from core.coders.program import Program
 from core.model.run import Spend
 from tests.support.model_stub import KEY, ModelStub
@@ -48,11 +50,18 @@ class Agent:
     """Our words, and those in their place with which it may do what it may not do under ours."""
     more: tuple[str, ...] = ()
     """Further words for the same."""
+    slow: bool = False
+    """It takes seconds of a processor before it asks its model anything."""
 
     def needs(self) -> pytest.MarkDecorator:
         if self.path or os.environ.get("CI") == "true":
             return pytest.mark.coding_agent
         return pytest.mark.skip(reason=f"{self.name} is not installed; name it in MOSS_TEST_{self.name.upper()}")
+
+    @property
+    def patience_s(self) -> float:
+        """In which it has surely come to its first question, on a busy machine."""
+        return 25.0 if self.slow else 6.0
 
     def loose(self) -> "Loose":
         return Loose(self.provider, self.loosened, self.more)
@@ -144,7 +153,29 @@ CODEX = Agent(
     shell=True,
     loosened={"read-only": "danger-full-access", "workspace-write": "danger-full-access"},
 )
-AGENTS = (CLAUDE, CODEX)
+OPENCODE = Agent(
+    "opencode",
+    _installed("opencode"),
+    OpenCode("some-model"),
+    price=False,
+    shell=False,
+    loosened={'"deny"': '"allow"'},
+    slow=True,
+)
+GEMINI = Agent(
+    "gemini",
+    _installed("gemini"),
+    Gemini(),
+    price=False,
+    shell=False,
+    loosened={
+        '"read_file",': '"read_file", "write_file", "run_shell_command",',
+        "default": "yolo",
+        "auto_edit": "yolo",
+    },
+    slow=True,
+)
+AGENTS = (CLAUDE, CODEX, OPENCODE, GEMINI)
 
 NOBODY = 65534
 
