@@ -15,7 +15,7 @@ from bot.chat import Health
 from bot.report import Report, Standing, gather, missing, read_diff, read_logs, read_trials, standing
 from bot.settings import Settings
 from bot.terminal import AsJson, Which, client, load_settings, opened_store, show, verb
-from bot.words import count, harmless, moment
+from bot.words import cost, count, harmless, moment
 from core.model.errors import Unavailable
 from core.model.events import INSTALLATION
 from core.store import batches, facts, runs, substrates, swaps
@@ -107,6 +107,7 @@ def _as_data(name: str, found: Standing | None) -> dict[str, Any]:
         "batches": {"open": found.open_batches, "sealed": found.sealed_batches},
         "waiting_for_consent": found.asked,
         "held_back": found.held_back,
+        "spent_this_month": found.month.model_dump(exclude={"seconds"}),
     }
 
 
@@ -130,6 +131,8 @@ def _status(running: dict[str, Any] | None, standings: Mapping[str, Standing | N
         if found.held_back:
             parts.append(Text(f"approved, and not swapped yet: {found.held_back}"))
         parts.append(Text(f"batches: {found.open_batches} open, {found.sealed_batches} sealed"))
+        if found.month.tokens or found.month.money_usd:
+            parts.append(Text(f"spent this month: {cost(found.month)}"))
         for asked in found.asked:
             subject = asked.run or asked.id
             parts.append(Text(f"waits for approval: `moss approve {subject}`, until {moment(asked.expires_at)}"))
@@ -218,7 +221,14 @@ async def show_run(
     match what:
         case None:
             data = {name: getattr(report, name) for name in ("run", "steps", "candidate", "consent", "swap", "version")}
-            show(data, lambda: render.run(report.run, report.steps, report.candidate, report.consent), as_json)
+            data |= {"spend": report.spend, "spend_by_stage": report.by_stage, "spent_this_month": report.month}
+            show(
+                data,
+                lambda: render.run(
+                    report.run, report.steps, report.candidate, report.consent, report.spend, report.by_stage
+                ),
+                as_json,
+            )
         case What.diagnosis:
             diagnosis = _there(report.diagnosis, report, what)
             show(diagnosis, lambda: render.diagnosis(diagnosis), as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bot import VERSION, render
+from bot import VERSION, models, render
 from bot import doctor as diagnosis
 from bot import init as beginning
 from bot.containment import containment
@@ -178,11 +178,12 @@ async def coder_check(as_json: AsJson = False) -> None:
     if not contained.works:
         raise Unavailable(contained.sentence)
     _tell(Finding("sandbox", Outcome.ok, contained.sentence), as_json)
-    coders, where = catalogue.coders(settings.coder, contained.sandbox), settings.data / "coder-check"
+    where = settings.data / "coder-check"
     findings = []
-    async for each in check(coders, where):
-        findings.append(each)
-        _tell(Finding(each.role, Outcome.ok if each.passed else Outcome.failed, each.sentence), as_json)
+    async with models.gateway(settings).serving() as gateway:
+        async for each in check(catalogue.coders(settings.coder, contained.sandbox, gateway), where):
+            findings.append(each)
+            _tell(Finding(each.role, Outcome.ok if each.passed else Outcome.failed, each.sentence), as_json)
     usable = all(each.passed for each in findings)
     kept = f"What it was told and what it printed is kept in {where}."
     show(findings, "It can be used in every role." if usable else kept, as_json)

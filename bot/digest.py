@@ -26,7 +26,7 @@ from core.model.evidence import Flag
 from core.model.run import RUN_MOVES, RunState
 from core.model.swap import SwapState, Version
 from core.model.transcript import Place
-from core.store import Store, batches, consents, facts, marks, runs, substrates, swaps, turns
+from core.store import Store, batches, consents, facts, ledger, marks, runs, substrates, swaps, turns
 from core.store.posts import Post
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,8 @@ async def summary(
         added = {fact.detail["number"] for fact in window if fact.what == "version_added"}
         replies = await turns.replies(db, substrate)
         asked = await consents.asked(db, substrate)
-        spent = await runs.spend_since(db, substrate, since)
+        worked_s = await runs.worked_s(db, substrate, since)
+        spent = (await ledger.of_substrate(db, substrate, since)).model_copy(update={"seconds": worked_s})
         live = bool(versions) and versions[-1].until is None  # what was released needs nobody
         needs_adoption = live and await substrates.needs_adoption(db, substrate)
     recent = [one for one in versions if one.until is None or one.until > since][-VERSIONS_TOLD:]

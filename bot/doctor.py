@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bot import control, pitfalls
+from bot import control, models, pitfalls
 from bot.adapters import platforms
 from bot.chat import Health
 from bot.containment import containment
@@ -195,11 +196,15 @@ async def _coders(settings: Settings) -> list[Finding]:
         findings = [Finding("sandbox", Outcome.ok, contained.sentence), *pitfalls.of_keys(settings.coder)]
     else:
         findings = [warning("sandbox", contained.sentence)]
+    gateway = models.gateway(settings)
     try:
-        coders = catalogue.coders(settings.coder, contained.sandbox)
+        coders = catalogue.coders(settings.coder, contained.sandbox, gateway)
+        findings += [await _coder(coder) for coder in coders.distinct()]
+        return findings + [await _checked(f"models {api}", partial(gateway.ping, api)) for api in gateway.apis]
     except MossError as problem:
         return [*findings, failed("coder", problem.sentence)]
-    return [*findings, *[await _coder(coder) for coder in coders.distinct()]]
+    finally:
+        await gateway.close()
 
 
 async def _coder(coder: Coder) -> Finding:

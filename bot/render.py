@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.chat import Card, Tone
-from bot.words import harmless, line, moment, spend
+from bot.words import cost, harmless, line, moment, spend
 from core.model.batch import Batch
 from core.model.brief import TrialFile
 from core.model.candidate import Candidate
@@ -112,20 +112,28 @@ def runs(listed: Sequence[Run]) -> RenderableType:
     return made if made.row_count else Text("No runs yet: `moss evolve`.")
 
 
-def run(one: Run, history: Sequence[Done], candidate: Candidate | None, consent: Consent | None) -> RenderableType:
+def run(  # noqa: PLR0917 - all of it is shown
+    one: Run,
+    history: Sequence[Done],
+    candidate: Candidate | None,
+    consent: Consent | None,
+    total: Spend,
+    by_stage: Mapping[str, Spend],
+) -> RenderableType:
     head = Text.assemble(one.id, "  ", state(one.state), f"  {one.substrate}  batch {one.batch}  {one.dial}")
     parts: list[RenderableType] = [head]
     if one.sentence:
         parts.append(plain(one.sentence))
     steps = table("n", "step", "result", "took", "prompt", "")
-    total = Spend()
     for done in history:
-        total = total + done.spend
         took = (done.ended_at - done.started_at).total_seconds()
         asked = short(done.prompt)[:8] if done.prompt else ""
         steps.add_row(str(done.n), done.step.name, done.result.kind, f"{took:.1f} s", asked, line(what_came(done)))
     if steps.row_count:
         parts += [Text(""), steps, plain(f"spent {spend(total)}")]
+    parts += [
+        plain(f"  {stage.replace('_', ' ')}: {cost(each)}") for stage, each in by_stage.items() if each != Spend()
+    ]
     parts += [line for done in history if isinstance(done.result, Prepared) for line in undeployed(done.result)]
     if candidate:
         partial = "  partial" if candidate.partial else ""

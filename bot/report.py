@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from core.model.value import sha256
 from core.pipeline import history as past
 from core.pipeline.depth import TIERS
 from core.pipeline.next_step import Terms, next_step
-from core.store import Store, batches, consents, facts, runs, substrates, swaps
+from core.store import Store, batches, consents, facts, ledger, runs, substrates, swaps
 from core.swap import window
 from flags.raise_flag import NOTED
 
@@ -75,6 +76,12 @@ class Report:
     exchanges: tuple[Exchange, ...]
     notes: tuple[Note, ...] = ()
     """Oldest first."""
+    cost: Spend = field(default_factory=Spend)
+    """By the ledger, with what is under way, and without its time."""
+    by_stage: Mapping[str, Spend] = field(default_factory=dict)
+    """The same, stage by stage."""
+    month: Spend = field(default_factory=Spend)
+    """What all runs of this substrate have cost this month."""
 
     @property
     def iteration(self) -> int:
@@ -136,7 +143,8 @@ class Report:
 
     @property
     def spend(self) -> Spend:
-        return past.spent(self.steps)
+        """What it has cost, and how long its steps took."""
+        return self.cost.model_copy(update={"seconds": past.spent(self.steps).seconds})
 
     @property
     def trials(self) -> int:
@@ -192,6 +200,8 @@ async def gather(store: Store, data: Path, run_id: str) -> Report:
         consent = await consents.of_run(db, run_id)
         swap = await swaps.of_consent(db, consent.id) if consent else None
         versions = await swaps.versions(db, run.substrate) if swap else []
+        cost, by_stage = await ledger.of_run(db, run_id), await ledger.by_stage(db, run_id)
+        month = await ledger.of_substrate(db, run.substrate, ledger.month_of(store.now()))
     version = next((each for each in versions if swap and each.swap == swap.id and each.image == swap.image), None)
     before = next((each for each in versions if version and each.number == version.number - 1), None)
     report = Report(
@@ -208,6 +218,9 @@ async def gather(store: Store, data: Path, run_id: str) -> Report:
         before=before,
         exchanges=(),
         notes=tuple(_note(fact) for fact in noted),
+        cost=cost,
+        by_stage=by_stage,
+        month=month,
     )
     return await asyncio.to_thread(_with_exchanges, report)
 
@@ -324,6 +337,8 @@ class Standing:
     """What waits for people, oldest first."""
     held_back: str | None = None
     """Why an approved run is not swapped yet: quiet hours or a freeze."""
+    month: Spend = field(default_factory=Spend)
+    """What its runs have cost this month."""
 
 
 async def standing(store: Store, substrate: str) -> Standing:
@@ -340,6 +355,7 @@ async def standing(store: Store, substrate: str) -> Standing:
             sealed_batches=held.get(BatchState.sealed, 0),
             asked=tuple(await consents.asked(db, substrate)),
             held_back=why,
+            month=await ledger.of_substrate(db, substrate, ledger.month_of(store.now())),
         )
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 
 from bot import schedule
 from core.model.evidence import FailureKind
-from core.model.run import Budget, Dial
+from core.model.run import Budget, Cap, Dial
 from flags.seal import SEAL_AGE_S, SEAL_COUNT
 
 
@@ -32,6 +32,9 @@ class Evolve(Section):
     """How far a run goes when nobody says otherwise."""
     budget: Budget = Budget()
     """Limits of every run; none by default."""
+    month: Cap = Cap()
+    """What all runs of one agent may spend together in a calendar month, in UTC: the same for each agent. None by
+    default."""
 
 
 class Flags(Section):

@@ -21,6 +21,7 @@ from bot import built_in
 from bot.files import Unreadable, text_of
 from bot.sections import GROUP, Announce, Digest, Discord, Evolve, Flags, Installation, Permits, Room, Slack
 from core.coders.catalogue import CoderSettings, anchored
+from core.gateway.settings import GatewaySettings
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
 from core.model.mistakes import in_words
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     """The agent under evolution. Several are written as several `[[substrate]]`."""
     coder: CoderSettings
     """The coding-agent program that reads, plans, edits and judges."""
+    gateway: GatewaySettings = GatewaySettings()
     consent: Policy = Policy()
     """Who may approve. With nobody named, nobody may."""
     evolve: Evolve = Evolve()

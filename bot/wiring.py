@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
 import signal
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from bot import control, first_start
+from bot import control, first_start, models
 from bot import settings as configuration
 from bot.adapters import platforms
 from bot.adapters.room.server import Room
@@ -40,7 +41,7 @@ from core.durable import Durable
 from core.folders import clear
 from core.model.errors import MossError
 from core.pipeline.evolve import Evolution
-from core.store import substrates
+from core.store import ledger, substrates
 from core.store.store import Store, upgrade
 from flags.seal import seal_old
 
@@ -100,17 +101,20 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
         contained = await containment(settings, owner)
         tell = log.info if contained.works else log.error
         tell("sandbox", sentence=contained.sentence)
+        gateway = models.gateway(settings, partial(ledger.add, store))
+        await stack.enter_async_context(gateway.serving(Path("/tmp") / f"moss-{os.getuid()}-{owner}"))
         durable = Durable(settings.database_url, store, clock=system_clock)
         evolution = Evolution(
             store=store,
             host=host,
-            coders=catalogue.coders(settings.coder, contained.sandbox),
+            coders=catalogue.coders(settings.coder, contained.sandbox, gateway),
             policy=settings.consent,
             owner=owner,
             data=settings.data,
             clock=system_clock,
             submit=durable.submit,
             person=settings.person,
+            month=settings.evolve.month,
         )
         dispatch = Dispatch(store=store, durable=durable, host=host, evolution=evolution, owner=owner)
         stack.push_async_callback(durable.close, GRACE_S)

@@ -112,7 +112,15 @@ def duration(seconds: float) -> str:
 
 
 def spend(total: Spend) -> str:
-    parts = [duration(total.seconds)]
-    parts += [f"{total.tokens:,} tokens"] if total.tokens else []
+    return ", ".join([duration(total.seconds), *_cost(total)])
+
+
+def cost(total: Spend) -> str:
+    """Without the time it took."""
+    return ", ".join(_cost(total)) or "nothing"
+
+
+def _cost(total: Spend) -> list[str]:
+    parts = [f"{total.tokens:,} tokens"] if total.tokens else []
     parts += [f"${total.money_usd:.2f}"] if total.money_usd else []
-    return ", ".join(parts)
+    return parts + ([f"{total.unpriced_tokens:,} of the tokens at an unknown price"] if total.unpriced_tokens else [])

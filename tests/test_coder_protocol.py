@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ import core.model.transcript
 from core.coders import ask, coder
 from core.coders.catalogue import TIME_LIMITS_S, CoderSettings, coders
 from core.coders.check import check
-from core.coders.coder import Brief
-from core.coders.command import Report
+from core.coders.coder import Brief, Way
+from core.coders.command import Command, ModelVariable, Report
 from core.coders.program import Variable
 from core.coders.reply import LOOKED_AT, last_object, read_reply
 from core.model.brief import EVIDENCE, BriefFile, MatrixFile, TaskFile, TrialFile
@@ -78,7 +79,19 @@ def test_the_variables_are_those_that_are_set() -> None:
     rows = table_after("holds these variables and no others:")
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert named == set(Variable) | {"PATH", "LANG", "LC_ALL", "TZ"}
-    assert set(re.findall(r"\bMOSS_\w+", PAGE)) <= set(Variable)
+    assert set(re.findall(r"\bMOSS_\w+", PAGE)) <= {*Variable, *ModelVariable}
+
+
+def test_the_variables_that_lead_to_a_model_are_those_that_are_set() -> None:
+    rows = table_after("Then it also gets")
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} == set(ModelVariable)
+    way = Way("http://127.0.0.1:4100", "token", ("anthropic", "openai", "gemini"))
+    brief = Brief(Role.plan, "t", "p", Path(), Path(), Path(), False, 1)
+    assert Command().start(brief, Path(), None).env == {}
+    assert set(Command().start(brief, Path(), way).env) == set(ModelVariable)
+    some = Command(("OPENAI_API_KEY",)).start(brief, Path(), replace(way, apis=("openai", "gemini"))).env
+    assert set(some) == {"MOSS_GATEWAY", "MOSS_GATEWAY_TOKEN", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY"}
+    assert some["GOOGLE_GEMINI_BASE_URL"] == "http://127.0.0.1:4100/gemini"
 
 
 def test_each_role_has_its_files_its_right_and_its_time() -> None:

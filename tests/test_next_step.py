@@ -1,11 +1,14 @@
 """The decisions of the pipeline, by example and over many random runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.model.keypoints import Matrix, TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Budget,
+    Cap,
     CodeReviewed,
     Dial,
     Done,
@@ -25,9 +28,9 @@ from core.model.run import (
 )
 from core.pipeline.depth import TIERS
 from core.pipeline.history import best, setbacks
-from core.pipeline.next_step import Terms, next_step
+from core.pipeline.next_step import Terms, next_step, what_is_left
 from core.pipeline.offered import why_not
-from tests.support.histories import BASE, DIAGNOSIS, GOOD, PLAN, Story, matrix, random_run
+from tests.support.histories import BASE, DIAGNOSIS, GOOD, PLAN, Story, matrix, random_run, terms_after
 
 
 def test_the_stages_follow_each_other_in_the_fixed_order() -> None:
@@ -172,6 +175,45 @@ def test_a_spent_budget_stops_the_run_before_the_next_stage(budget: Budget) -> N
     assert outcome.state is RunState.over_budget
 
 
+def test_a_month_that_is_spent_ends_a_run_and_offers_what_there_is() -> None:
+    terms = Terms(TIERS[Dial.standard], Budget(), Cap(money_usd=5), Spend(money_usd=4.5))
+    story = Story(terms).prepared().iteration(matrix(2, 2, 3, 1), Verdict.need_more_work)
+    assert story.next() == Step(stage=Stage.locate, iteration=2)
+    story.terms = replace(terms, this_month=Spend(money_usd=5))
+    assert story.next() == Step(stage=Stage.offer, iteration=1)
+    outcome = Story(story.terms).next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.over_budget
+    assert "this agent's repairs together have spent 5.00 of 5.00 USD this month" in outcome.sentence
+
+
+def test_what_a_step_cost_that_was_cut_short_counts_before_it_is_taken_again() -> None:
+    terms = Terms(TIERS[Dial.shallow], Budget(tokens=100), begun=Spend(tokens=60))
+    story = Story(terms)
+    assert isinstance(story.next(), Step)
+    assert what_is_left(story.history, terms).tokens == 40
+    story.terms = replace(terms, begun=Spend(tokens=100))
+    outcome = story.next()
+    assert isinstance(outcome, Outcome)
+    assert outcome.state is RunState.over_budget
+
+
+def test_the_narrower_of_run_and_month_is_what_is_left() -> None:
+    terms = Terms(TIERS[Dial.shallow], Budget(money_usd=3), Cap(money_usd=10, tokens=500), Spend(money_usd=8, tokens=1))
+    assert what_is_left([], terms) == Cap(money_usd=2, tokens=499)
+    assert what_is_left([], replace(terms, this_month=Spend(money_usd=1, tokens=900))) == Cap(money_usd=3, tokens=0)
+
+
+def test_a_question_that_would_go_over_the_budget_ends_the_run_and_is_not_asked_again() -> None:
+    spent = Failed(trouble=Trouble.spent, sentence="its next call would have gone over the 9 tokens that were left")
+    outcome = Story().prepared().then(spent).next()
+    assert isinstance(outcome, Outcome)
+    assert (outcome.state, "9 tokens" in outcome.sentence) == (RunState.over_budget, True)
+    story = Story(Terms(TIERS[Dial.standard], Budget())).prepared()
+    story.iteration(matrix(2, 2, 3, 1), Verdict.need_more_work)
+    assert story.then(spent).next() == Step(stage=Stage.offer, iteration=1)
+
+
 ITERATION = [Stage.locate, Stage.plan, Stage.plan_review, Stage.implement, Stage.code_review, Stage.build]
 
 
@@ -207,6 +249,9 @@ def test_over_twenty_thousand_random_runs_end_skip_no_gate_and_pass_no_budget(fi
                 assert terms.budget.money_usd is None or money_usd < terms.budget.money_usd
                 assert terms.budget.tokens is None or tokens < terms.budget.tokens
                 assert terms.budget.seconds is None or seconds < terms.budget.seconds
+                month, before = terms.month, terms.this_month
+                assert month.money_usd is None or before.money_usd + money_usd < month.money_usd
+                assert month.tokens is None or before.tokens + tokens < month.tokens
             money_usd += d.spend.money_usd
             tokens += d.spend.tokens
             seconds += d.spend.seconds
@@ -223,5 +268,5 @@ def test_the_same_history_gives_the_same_step() -> None:
         terms, history, outcome = random_run(seed)
         copies = [Done.model_validate_json(d.to_json()) for d in history]
         for n, d in enumerate(copies):
-            assert next_step(copies[:n], terms) == d.step
-        assert next_step(copies, terms) == outcome
+            assert next_step(copies[:n], terms_after(terms, copies[:n])) == d.step
+        assert next_step(copies, terms_after(terms, copies)) == outcome

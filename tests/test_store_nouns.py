@@ -264,17 +264,16 @@ async def test_a_history_grows_by_exactly_the_next_step_of_a_running_run(store: 
             await runs.append(change, run.id, stored.done(2))
 
 
-async def test_spend_is_summed_over_the_substrate_since_a_moment(store: Store) -> None:
+async def test_the_time_of_steps_is_summed_over_the_substrate_since_a_moment(store: Store) -> None:
     await with_substrate(store, "lab")
-    spend = Spend(money_usd=0.25, tokens=3_000_000_000, seconds=1.5)
     for name in (DESK, "lab"):
         async with store.changing(name) as change:
             run = await stored.run_in(change, RunState.running)
             for n, ended_at in enumerate((AT, AT + timedelta(hours=1), AT + timedelta(hours=2))):
-                await runs.append(change, run.id, stored.done(n, spend, ended_at))
+                await runs.append(change, run.id, stored.done(n, Spend(seconds=1.5), ended_at))
     async with store.reading() as db:
-        assert await runs.spend_since(db, DESK, AT + timedelta(hours=1)) == spend + spend
-        assert await runs.spend_since(db, DESK, AT + timedelta(hours=3)) == Spend()
+        assert await runs.worked_s(db, DESK, AT + timedelta(hours=1)) == 3
+        assert await runs.worked_s(db, DESK, AT + timedelta(hours=3)) == 0
 
 
 async def test_a_restart_archives_what_ended_without_a_candidate_and_nothing_else(

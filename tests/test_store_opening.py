@@ -90,7 +90,7 @@ async def test_what_waits_in_the_inbox_of_an_older_moss_waits_after_the_upgrade(
             row = "'paper', 'acme', 'e1', 'act x', '{\"kind\": \"reacted\"}', '2026-01-05 09:00:00'"
             await db.exec_driver_sql(f"INSERT INTO inbox (platform, workspace, event, lane, body, at) VALUES ({row})")
         await engine.dispose()
-        assert await upgrade(url) == schema.head() == "0004"
+        assert await upgrade(url) == schema.head()
         store = await Store.open(url, HeldClock())
         async with store.reading() as db:
             assert await letters.waiting(db, "act ", 9) == 1

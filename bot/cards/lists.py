@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from bot.cards import parts
 from bot.chat import Card, Line, Section, Tone
 from bot.report import Evidence, Listed, Standing
-from bot.words import count, cut, duration, line, moment
+from bot.words import cost, count, cut, duration, line, moment
 from core.model.evidence import Chunk
 from core.model.run import Run, RunState
 from core.model.swap import Version
@@ -45,6 +45,8 @@ def _standing(one: Standing) -> Iterator[str]:
         what = f"The repair of {asked.run}" if asked.run else f"The rollback to version {asked.version}"
         until = f"until {moment(asked.expires_at)} UTC"
         yield f"{what} waits for approval {until}: `/moss approve {asked.run or asked.id}`."
+    if one.month.tokens or one.month.money_usd:
+        yield f"This month its runs have cost {cost(one.month)}."
     yield f"{count(one.open_batches, 'open batch', 'open batches')}, {one.sealed_batches} sealed."
     ended = next((run for run in one.runs if run.state not in UNDER_WAY and run.ended_at), None)
     if ended:

@@ -8,7 +8,7 @@ from bot.cards.progress import progress
 from bot.chat import Action, Card, Line, Picture, Section, Tone
 from bot.picture import compare
 from bot.report import Exchange, Note, Report
-from bot.words import clipped, count, cut, duration, line, moment, quoted, spend
+from bot.words import clipped, cost, count, cut, duration, line, moment, quoted, spend
 from core.model.keypoints import Matrix
 from core.model.run import RESTARTABLE, Prepared, RunState
 from core.model.value import short
@@ -37,6 +37,8 @@ _TITLES = {
     RunState.rolled_back: "the repair did not go live",
     RunState.stuck: "IS DOWN and needs a person now",
 }
+_COUNTED = (RunState.queued, RunState.running, RunState.awaiting_consent, RunState.over_budget)
+"""While it matters to whoever looks what the other runs of the month cost."""
 _TONES = {
     RunState.awaiting_consent: Tone.asking,
     RunState.applied: Tone.good,
@@ -100,6 +102,8 @@ def _lines(report: Report) -> Iterator[Line]:
         yield Line(name="Change", text=f"{size}, commit {candidate.commit[:12]}")
     if report.steps:
         yield Line(name="Cost", text=spend(report.spend))
+    if run.state in _COUNTED and report.month != report.cost:
+        yield Line(name="This month", text=f"{cost(report.month)}, with all runs of {run.substrate}")
     if consent and run.state in (RunState.awaiting_consent, RunState.approved):
         yield from parts.approvals(consent)
     if consent and run.state is RunState.declined:

@@ -66,6 +66,7 @@ async def ask(
                 prompt=brief.prompt + REPAIR_NOTE.format(problem=reply),
                 artefacts=brief.artefacts / REPAIR,
                 timeout_s=left_s,
+                account=brief.account and brief.account.after(spend),
             )
             reply, cost = await _try(coder, again, objection)
             spend = spend + cost

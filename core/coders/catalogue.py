@@ -38,6 +38,9 @@ Argv = tuple[str, ...]
 MODELS: Mapping[Provider, str] = {"claude": "sonnet", "codex": "gpt-5.5", "gemini": "gemini-2.5-pro"}
 """What a provider's program asks where no `model` is named. OpenCode speaks to any, so that its must be."""
 
+KEYS = frozenset({"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"})
+"""What stands for the maker's own service: who names another variable in `env_from` means something else."""
+
 _OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
 
 
@@ -178,6 +181,8 @@ def _coder(chosen: RoleSettings, sandbox: Sandbox, lanes: Lanes | None, shows: t
     env_from = chosen.env_from
     if env_from is None:
         env_from = (key,) if key else ()
+    if key and (chosen.base_url or key not in env_from or key not in KEYS):
+        lanes = None  # its owner has another way in mind, with another key or to another service
     if lanes is not None:
         # The key stays with the gateway.
         env_from = tuple(name for name in env_from if name != key)
@@ -191,7 +196,7 @@ def _provider(kind: Provider, chosen: RoleSettings) -> tuple[coder.Provider, str
     named = next(iter(chosen.env_from or ()), None)
     match kind:
         case "command":
-            return Command(), None
+            return Command(chosen.env_from or ()), None
         case "claude":
             return Claude(model, url), "ANTHROPIC_API_KEY"
         case "codex":

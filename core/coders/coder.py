@@ -7,14 +7,14 @@ to its model.
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from core import process
 from core.model.errors import CoderFailed
 from core.model.replies import Role
-from core.model.run import Budget, Spend
+from core.model.run import Cap, Spend
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 """The names under which a program's output is kept among the artefacts, as it comes."""
@@ -35,8 +35,14 @@ class Account:
     """The step of the run."""
     what: str
     """For people: the step's name, and the question's where a step asks several."""
-    left: Budget = field(default_factory=Budget)
-    """What may still be spent before the run is over its budget."""
+    left: Cap = field(default_factory=Cap)
+    """What may still be spent before the run is over its budget, or the month over its cap."""
+    stage: str = ""
+    question: str = ""
+    """An id, under which all that is spent for one answer is written down."""
+
+    def after(self, spend: Spend) -> "Account":
+        return replace(self, left=self.left.without(spend))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ class Way:
     """In place of a key: it counts for this question alone."""
     confined: bool = False
     """The program works in a sandbox of Moss's, in which it can make none of its own, and needs none."""
+    apis: tuple[Api, ...] = ()
+    """Those that lie below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +182,17 @@ class Lane(Protocol):
         """What was metered so far."""
 
     async def exhausted(self) -> str:
-        """Returns when no further call will be let through, with the reason as the rest of a sentence."""
+        """Returns when no further call will be let through, since a budget would not last, with the reason as the rest
+        of a sentence."""
 
 
 class Lanes(Protocol):
+    @property
+    def apis(self) -> tuple[Api, ...]:
+        """Those that are configured."""
+
     def open(self, account: Account | None, api: Api | None) -> AbstractAsyncContextManager[Lane]:
-        """Raises Unavailable where that API is not configured."""
+        """To one API, or to all that are configured. Raises Unavailable where that API is not."""
 
 
 @dataclass(frozen=True, slots=True)

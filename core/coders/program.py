@@ -23,6 +23,7 @@ from core.coders.coder import (
     STDERR,
     STDOUT,
     Answer,
+    Api,
     Brief,
     Doubtful,
     Ended,
@@ -37,7 +38,7 @@ from core.coders.coder import (
     failed,
 )
 from core.coders.host_sandbox import HostSandbox
-from core.model.errors import Misconduct, Unavailable
+from core.model.errors import CoderFailed, Misconduct, OverBudget, Unavailable
 from core.model.replies import schema
 from core.model.run import Spend
 from core.redact import without_values
@@ -77,6 +78,8 @@ class Program:
 
     async def ping(self) -> str:
         self._passed_on()
+        if self.lanes and self.provider.api:
+            self.lanes.open(None, self.provider.api)  # says what is missing; nobody goes there
         program = self._path()
         if not self.sandbox.has_programs and (script := missing_script(self.argv)):
             what = f"`{script}`, which `{self.argv[0]}` is to run, is not there"
@@ -109,19 +112,22 @@ class Program:
                 lane = await self._lane(brief, stack)
                 secrets = self._passed_on()
                 order = await asyncio.to_thread(self._order, brief, home, lane)
-                ended = await self._run(order)
+                ended, closed = await self._run(order)
             except Unavailable as missing:
                 raise failed(self, brief, missing.sentence) from None
             metered = lane.spend if lane else Spend()
-        return await self._judge(brief, ended, metered, secrets)
+        try:
+            return await self._judge(brief, ended, metered, secrets)
+        except CoderFailed as error:
+            raise (self._over(brief, closed, error.spend) if closed else error) from None
 
     async def _lane(self, brief: Brief, stack: AsyncExitStack) -> Lane | None:
-        if self.lanes is None:
+        if self.lanes is None or (self.provider.api is None and not self.lanes.apis):
             return None
         return await stack.enter_async_context(self.lanes.open(brief.account, self.provider.api))
 
     def _order(self, brief: Brief, home: Path, lane: Lane | None) -> Order:
-        way = Way(self.sandbox.url(lane), lane.token, self.sandbox.confines) if lane else None
+        way = Way(self.sandbox.url(lane), lane.token, self.sandbox.confines, self._apis()) if lane else None
         start = self.provider.start(brief, home, way)
         env = self._environment(brief, home, start.env)
         for name, text in start.files.items():
@@ -129,23 +135,34 @@ class Program:
             (home / name).write_text(text, encoding="utf-8")
         return Order((self._path(), *self.argv[1:], *start.arguments), env, brief, home, lane, self.shows)
 
-    async def _run(self, order: Order) -> Ended:
-        """To its end, or until its model is closed to it: then it could only try again and again."""
+    def _apis(self) -> tuple[Api, ...]:
+        return (self.provider.api,) if self.provider.api else self.lanes.apis if self.lanes else ()
+
+    async def _run(self, order: Order) -> tuple[Ended, str | None]:
+        """To its end, or until its model is closed to it: then it could only try again and again. A program that ended
+        by itself at that moment may have done its work; the reason goes with it."""
         if order.lane is None:
-            return await self.sandbox.run(order)
+            return await self.sandbox.run(order), None
         began = time.monotonic()
         running, closing = asyncio.create_task(self.sandbox.run(order)), asyncio.create_task(order.lane.exhausted())
         try:
             await asyncio.wait({running, closing}, return_when=asyncio.FIRST_COMPLETED)
+            closed = closing.result() if closing.done() else None
         finally:
             closing.cancel()
             if not running.done():
                 running.cancel()  # and with it everything that it started
                 await asyncio.gather(running, return_exceptions=True)
         if not running.cancelled():
-            return running.result()
+            return running.result(), closed
+        assert closed is not None, "nothing else cancels it"
         seconds = time.monotonic() - began
-        raise failed(self, order.brief, closing.result(), order.lane.spend.model_copy(update={"seconds": seconds}))
+        raise self._over(order.brief, closed, order.lane.spend.model_copy(update={"seconds": seconds}))
+
+    def _over(self, brief: Brief, why: str, spend: Spend | None) -> OverBudget:
+        error = OverBudget(failed(self, brief, why).sentence)
+        error.spend = spend
+        return error
 
     async def _judge(self, brief: Brief, ended: Ended, metered: Spend, secrets: Mapping[str, str]) -> Answer:
         done = ended.finished
@@ -231,7 +248,11 @@ def how_it_ended(exit_code: int) -> str:
 
 def _larger(metered: Spend, told: Spend) -> Spend:
     """A program that tells less than was seen of it is not believed, and one that tells more may know of more."""
-    return Spend(money_usd=max(metered.money_usd, told.money_usd), tokens=max(metered.tokens, told.tokens))
+    return Spend(
+        money_usd=max(metered.money_usd, told.money_usd),
+        tokens=max(metered.tokens, told.tokens),
+        unpriced_tokens=0 if told.money_usd else metered.unpriced_tokens,
+    )
 
 
 def _rewrite(artefacts: Path, texts: dict[str, str]) -> None:

@@ -10,6 +10,7 @@
     │   └── Misconduct   a coder did what its role forbids; never tried again
     ├── Unavailable      an engine, database, program or network cannot be reached; trying later may help
     ├── CoderFailed      a coder ended badly or answered nonsense; may be tried again
+    │   └── OverBudget   a coder was stopped, since its next call would go over a budget; not tried again
     ├── AgentFailed      the agent under evolution did not answer as its contract says
     └── BuildFailed      the candidate did not become an image, or failed its smoke test or tests
 
@@ -66,6 +67,10 @@ class Unavailable(MossError):
 class CoderFailed(MossError):
     spend: "Spend | None" = None
     """What was spent all the same."""
+
+
+class OverBudget(CoderFailed):
+    pass
 
 
 class AgentFailed(MossError):

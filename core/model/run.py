@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -68,13 +68,39 @@ class Dial(StrEnum):
     deep = "deep"
 
 
-class Budget(Value):
+class Cap(Value):
     """None means no limit of that kind."""
 
     money_usd: float | None = Field(default=None, ge=0)
-    """As the coder reports it."""
+    """As the gateway counts it or the coder reports it, whichever is more."""
     tokens: int | None = Field(default=None, ge=0)
-    """As the coder reports them."""
+    """Everything a model reads, what it has in its cache included, and writes."""
+
+    def without(self, spend: "Spend") -> "Cap":
+        """What is left of it."""
+        return Cap(
+            money_usd=None if self.money_usd is None else max(self.money_usd - spend.money_usd, 0.0),
+            tokens=None if self.tokens is None else max(self.tokens - spend.tokens, 0),
+        )
+
+    def within(self, other: "Cap") -> "Cap":
+        """The narrower of the two, kind by kind."""
+        return Cap(
+            money_usd=_least(self.money_usd, other.money_usd),
+            tokens=_least(self.tokens, other.tokens),
+        )
+
+
+N = TypeVar("N", int, float)
+
+
+def _least(one: N | None, other: N | None) -> N | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+class Budget(Cap):
+    """None means no limit of that kind."""
+
     seconds: float | None = Field(default=None, gt=0)
     """Of steps at work; waiting for people costs nothing."""
 
@@ -85,12 +111,15 @@ class Spend(Value):
     money_usd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     tokens: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    unpriced_tokens: int = Field(default=0, ge=0)
+    """Of the tokens, those of models without a price: what they cost is not in the money."""
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
             money_usd=self.money_usd + other.money_usd,
             tokens=self.tokens + other.tokens,
             seconds=self.seconds + other.seconds,
+            unpriced_tokens=self.unpriced_tokens + other.unpriced_tokens,
         )
 
 
@@ -233,6 +262,8 @@ class Trouble(StrEnum):
     """The tool failed: no JSON, exit code, engine away. The same step once more, then the run fails."""
     misconduct = "misconduct"
     """The coder did what its role forbids. The run fails."""
+    spent = "spent"
+    """A budget would not have lasted. The run is over it, and offers what it has."""
 
 
 class Failed(Value):

@@ -13,6 +13,7 @@ from core import consent
 from core.clock import Clock
 from core.coders.ask import end_leftovers
 from core.coders.catalogue import Coders
+from core.coders.coder import Account
 from core.containers.host import Host
 from core.folders import clear, lay
 from core.model.batch import BatchState
@@ -24,12 +25,14 @@ from core.model.errors import (
     Misconduct,
     MossError,
     OutOfScope,
+    OverBudget,
     Refused,
     Unavailable,
 )
 from core.model.run import (
     RESTARTABLE,
     Budget,
+    Cap,
     Dial,
     Done,
     Failed,
@@ -44,17 +47,18 @@ from core.model.run import (
     Step,
     Trouble,
 )
+from core.model.spending import Line, LineKind
 from core.model.substrate import Substrate
 from core.model.value import new_id
 from core.pipeline import history as past
 from core.pipeline.depth import TIERS
-from core.pipeline.next_step import Terms, next_step
+from core.pipeline.next_step import Terms, month_is_spent, next_step, what_is_left
 from core.pipeline.prepare import TASKS_FILE, prepare, starting_point
 from core.pipeline.scene import Scene, Tasks
 from core.pipeline.stages import STAGES
 from core.redact import Redactor
 from core.repository import Clone
-from core.store import batches, consents, notices, runs, substrates
+from core.store import batches, consents, ledger, notices, runs, substrates
 from core.store.store import Store
 
 _log = structlog.get_logger(__name__)
@@ -77,6 +81,8 @@ class Evolution:
     submit: Callable[[str, str, int], Awaitable[None]]
     person: Callable[[str], str]
     """Who is behind a name: the same people flag in chat and approve elsewhere."""
+    month: Cap = field(default_factory=Cap)
+    """What the runs of one substrate may spend together in a month."""
     _histories: dict[str, list[Done]] = field(default_factory=dict, repr=False)
     """As far as they were read: a long one takes longer to read than many a step takes."""
     _clones: dict[tuple[str, str], Clone] = field(default_factory=dict, repr=False)
@@ -90,18 +96,45 @@ class Evolution:
         if len(history) > n:
             await self.submit(JOB, run_id, n + 1)
             return
-        decision = next_step(history, Terms(TIERS[run.dial], run.budget))
+        terms = await self._terms(run, n)
+        decision = next_step(history, terms)
         if isinstance(decision, Outcome):
             await self._end(run, decision)
         elif decision.stage is Stage.offer:
             await self._try_to_offer(run, history, decision, n)
-        elif await self._append(run, await self._take(run, history, decision, n)):
+        elif await self._append(run, await self._take(run, history, decision, n, terms)):
             await self.submit(JOB, run_id, n + 1)
+
+    async def _terms(self, run: Run, n: int) -> Terms:
+        async with self.store.reading() as db:
+            begun = await ledger.of_step(db, run.id, n)
+            this_month = await ledger.of_substrate(db, run.substrate, ledger.month_of(self.store.now()))
+        return Terms(TIERS[run.dial], run.budget, self.month, this_month, begun)
+
+    async def _book(self, account: Account, coder: str, spend: Spend) -> None:
+        """Calls stand in the ledger already; what the program told beyond them is added."""
+        async with self.store.reading() as db:
+            metered = await ledger.of_question(db, account.question)
+        line = Line(
+            kind=LineKind.question,
+            substrate=account.substrate,
+            run=account.run,
+            n=account.n,
+            stage=account.stage,
+            what=account.what,
+            question=account.question,
+            provider=coder,
+            tokens=max(spend.tokens - metered.tokens, 0),
+            money_usd=max(spend.money_usd - metered.money_usd, 0.0),
+            unpriced_tokens=spend.unpriced_tokens - metered.unpriced_tokens,
+            seconds=spend.seconds,
+        )
+        await ledger.add(self.store, [line])
 
     async def _try_to_offer(self, run: Run, history: list[Done], step: Step, n: int) -> None:
         """An offer that cannot be made ends the run: nobody would ever take it up again."""
         try:
-            await self._offer(await self._scene(run, history, step, n))
+            await self._offer(await self._scene(run, history, step, n, Cap()))
         except (Unavailable, IllegalMove):
             raise
         except MossError as error:
@@ -130,7 +163,7 @@ class Evolution:
                 run = await runs.move(change, run_id, RunState.running, "moss")
         return run, history
 
-    async def _scene(self, run: Run, history: list[Done], step: Step, n: int) -> Scene:
+    async def _scene(self, run: Run, history: list[Done], step: Step, n: int, left: Cap) -> Scene:
         async with self.store.reading() as db:
             substrate = await substrates.get(db, run.substrate)
         scene = Scene(
@@ -146,6 +179,8 @@ class Evolution:
             runs=self.data / "runs" / run.id,
             work=self.work(run.id),
             tasks=Tasks(tasks=(), accepted=()),
+            book=self._book,
+            left=left,
         )
         if fixed := past.last(history, Prepared):
             if fixed.substrate != substrate.digest():
@@ -153,16 +188,16 @@ class Evolution:
             scene = replace(scene, tasks=_tasks(scene))
         return scene
 
-    async def _take(self, run: Run, history: list[Done], step: Step, n: int) -> Done:
+    async def _take(self, run: Run, history: list[Done], step: Step, n: int, terms: Terms) -> Done:
         """Whatever goes wrong here is a result, and `next_step` decides what it means."""
-        started_at, began, spend, prompt = self.clock(), time.monotonic(), Spend(), None
+        started_at, began, prompt = self.clock(), time.monotonic(), None
         result: Result
         try:
-            scene = await self._scene(run, history, step, n)
+            scene = await self._scene(run, history, step, n, what_is_left(history, terms))
             try:
                 result = await self._stage(scene)
             finally:
-                spend, prompt = scene.spend, scene.prompt
+                prompt = scene.prompt
         except MossError as error:
             if isinstance(error, Unavailable):
                 await self.host.ping()  # an engine that is away is waited for; only what fails beside it is a failure
@@ -173,7 +208,8 @@ class Evolution:
                 trouble=Trouble.broken,
                 sentence=f"Moss itself failed with {type(error).__name__}; please report the traceback in its log.",
             )
-        spend = spend.model_copy(update={"seconds": time.monotonic() - began})
+        async with self.store.reading() as db:  # with what an earlier try at this step cost, that was cut short
+            spend = (await ledger.of_step(db, run.id, n)).model_copy(update={"seconds": time.monotonic() - began})
         ended_at = self.clock()
         return Done(n=n, step=step, result=result, spend=spend, prompt=prompt, started_at=started_at, ended_at=ended_at)
 
@@ -233,6 +269,12 @@ class Evolution:
     async def check(self, substrate: Substrate) -> None:
         """Raises Refused for what would end a run at its first step. A repository that takes too long is the run's to
         wait for."""
+        async with self.store.reading() as db:
+            spent = await ledger.of_substrate(db, substrate.name, ledger.month_of(self.store.now()))
+        if why := month_is_spent(self.month, spent):
+            raise Refused(
+                f"No run of {substrate.name} can begin: {why}. Wait for the next, or raise `month` in [evolve]."
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHECK_S):
                 await starting_point(self.store, self.host, await self.clone(substrate), substrate)
@@ -328,6 +370,8 @@ def _trouble(error: MossError) -> Trouble:
     match error:
         case Misconduct():
             return Trouble.misconduct
+        case OverBudget():
+            return Trouble.spent
         case OutOfScope() | BuildFailed() | Refused():
             return Trouble.rejected
         case _:

@@ -46,6 +46,7 @@ def spent(history: History) -> Spend:
         money_usd=sum(cost.money_usd for cost in costs),
         tokens=sum(cost.tokens for cost in costs),
         seconds=sum(cost.seconds for cost in costs),
+        unpriced_tokens=sum(cost.unpriced_tokens for cost in costs),
     )
 
 

@@ -6,13 +6,14 @@
 The history is the only input that grows, so the same history gives the same step, on any machine, after any crash.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.model.keypoints import TaskKind
 from core.model.replies import CodeVerdict, PlanVerdict, Verdict
 from core.model.run import (
     Budget,
     Built,
+    Cap,
     CodeReviewed,
     Done,
     Failed,
@@ -44,15 +45,35 @@ _SHOWN_CHARS = 600
 class Terms:
     tier: Tier
     budget: Budget
+    month: Cap = field(default_factory=Cap)
+    """Of the substrate, for all its runs together."""
+    this_month: Spend = field(default_factory=Spend)
+    """What all its runs have spent of that so far."""
+    begun: Spend = field(default_factory=Spend)
+    """What the next step has cost already, when it was begun before and cut short."""
 
 
 def next_step(history: History, terms: Terms) -> Step | Outcome:
     decision = _decide(history, terms)
-    if isinstance(decision, Step) and decision.stage is not Stage.offer:
-        limit = _exceeded(spent(history), terms.budget)
-        if limit:
-            return _offer(history) or Outcome(state=RunState.over_budget, sentence=f"The run was stopped: {limit}.")
+    if isinstance(decision, Step) and decision.stage is not Stage.offer and (limit := _over(history, terms)):
+        return _offer(history) or Outcome(state=RunState.over_budget, sentence=f"The run was stopped: {limit}.")
     return decision
+
+
+def _over(history: History, terms: Terms) -> str | None:
+    """Which limit is reached, as the rest of a sentence."""
+    run = spent(history) + terms.begun
+    if limit := _exceeded(run, terms.budget, "it"):
+        return limit
+    if terms.budget.seconds is not None and run.seconds >= terms.budget.seconds:
+        return f"it has run for {run.seconds:.0f} of {terms.budget.seconds:.0f} seconds"
+    return month_is_spent(terms.month, terms.this_month)
+
+
+def what_is_left(history: History, terms: Terms) -> Cap:
+    """What the next step may spend before one of the limits is reached."""
+    run = terms.budget.without(spent(history) + terms.begun)
+    return run.within(terms.month.without(terms.this_month))
 
 
 def _decide(history: History, terms: Terms) -> Step | Outcome:
@@ -104,6 +125,8 @@ def _after_failure(history: History, done: Done, failed: Failed, terms: Terms) -
         return _next_round(history, Stage.implement, here, terms)
     if failed.trouble is Trouble.rejected and here.stage is Stage.build:
         return _next_iteration(history, here.iteration, terms)
+    if failed.trouble is Trouble.spent:
+        return _offer(history) or Outcome(state=RunState.over_budget, sentence=_for_people(failed.sentence))
     ended = Outcome(state=RunState.failed, sentence=_for_people(f"{here.name}: {failed.sentence}"))
     return (_offer(history) or ended) if failed.trouble is Trouble.broken else ended
 
@@ -158,11 +181,15 @@ def _for_people(text: str) -> str:
     return words if words.endswith(".") else f"{words}."
 
 
-def _exceeded(spend: Spend, budget: Budget) -> str | None:
-    if budget.money_usd is not None and spend.money_usd >= budget.money_usd:
-        return f"it has spent {spend.money_usd:.2f} of {budget.money_usd:.2f} USD"
-    if budget.tokens is not None and spend.tokens >= budget.tokens:
-        return f"it has used {spend.tokens} of {budget.tokens} tokens"
-    if budget.seconds is not None and spend.seconds >= budget.seconds:
-        return f"it has run for {spend.seconds:.0f} of {budget.seconds:.0f} seconds"
+def _exceeded(spend: Spend, cap: Cap, who: str, when: str = "") -> str | None:
+    has = "has" if who == "it" else "have"
+    if cap.money_usd is not None and spend.money_usd >= cap.money_usd:
+        return f"{who} {has} spent {spend.money_usd:.2f} of {cap.money_usd:.2f} USD{when}"
+    if cap.tokens is not None and spend.tokens >= cap.tokens:
+        return f"{who} {has} used {spend.tokens} of {cap.tokens} tokens{when}"
     return None
+
+
+def month_is_spent(cap: Cap, this_month: Spend) -> str | None:
+    """Why nothing may be begun in this month any more, as the rest of a sentence."""
+    return _exceeded(this_month, cap, "this agent's repairs together", " this month")

@@ -1,22 +1,22 @@
 """One step of one run, with all that its stage may use; and how a stage asks a coder."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from core.coders.ask import Objection, ask
 from core.coders.catalogue import Coders
-from core.coders.coder import Brief
+from core.coders.coder import Account, Brief
 from core.containers.host import Host, label
 from core.folders import lay
 from core.model.brief import BRIEF, DIAGNOSIS, LOG, PLAN, TASKS, Standing, TaskFile
 from core.model.errors import CoderFailed, Misconduct
 from core.model.keypoints import Row, Task, TaskKind
 from core.model.replies import Reply, Role
-from core.model.run import Failed, Run, Spend, Stage, Step
+from core.model.run import Cap, Failed, Run, Spend, Stage, Step
 from core.model.substrate import Substrate
-from core.model.value import Value
+from core.model.value import Value, new_id
 from core.pipeline import history as past
 from core.pipeline.brief import MAY_WRITE, brief_file, prompt, prompt_version, standings
 from core.pipeline.trial import Bench
@@ -27,6 +27,10 @@ R = TypeVar("R", bound=Reply)
 
 BUILD_LOG, CHECKS_LOG = "build.log", "checks.log"
 LOG_BYTES = 60_000
+
+
+Book = Callable[[Account, str, Spend], Awaitable[None]]
+"""Writes down what a question has cost in all, and which coder says so."""
 
 
 class Tasks(Value):
@@ -53,8 +57,9 @@ class Scene:
     work: Path
     """Scratch of this run, removed when it ends."""
     tasks: Tasks
-    spend: Spend = field(default_factory=Spend)
-    """Grows with every answer of a coder, also with those that turn out useless."""
+    book: Book
+    left: Cap = field(default_factory=Cap)
+    """What this step may spend. Shrinks with every answer of a coder, also with those that turn out useless."""
     prompt: str | None = None
     """The version of what a coder was last asked with."""
 
@@ -117,6 +122,15 @@ class Scene:
         )
         evidence = self.work / "evidence"
         lay(evidence, {**files, BRIEF: brief.model_dump_json(indent=1)})
+        account = Account(
+            substrate=self.substrate.name,
+            run=self.run.id,
+            n=self.n,
+            what=f"{self.step.name}/{part}" if part else self.step.name,
+            left=self.left,
+            stage=self.step.stage,
+            question=new_id("question"),
+        )
         told = Brief(
             role=role,
             tag=self._tag(role, part),
@@ -126,15 +140,21 @@ class Scene:
             artefacts=self.folder / part if part else self.folder,
             may_write=role in MAY_WRITE,
             timeout_s=self.coders.timeout_s(role),
+            account=account,
         )
+        coder = self.coders.of(role)
         try:
-            reply, spend = await ask(self.coders.of(role), told, objection=objection)
+            reply, spend = await ask(coder, told, objection=objection)
         except (CoderFailed, Misconduct) as failed:
-            self.spend = self.spend + (failed.spend or Spend())
+            await self._settle(account, coder.name, failed.spend or Spend())
             raise
-        self.spend = self.spend + spend
+        await self._settle(account, coder.name, spend)
         assert isinstance(reply, kind)
         return reply
+
+    async def _settle(self, account: Account, coder: str, spend: Spend) -> None:
+        self.left = self.left.without(spend)
+        await self.book(account, coder, spend)
 
     def _tag(self, role: Role, part: str) -> str:
         """The coder can read it. It tells the judge of a reply nothing about the step, and so not whose reply it is."""

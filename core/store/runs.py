@@ -10,7 +10,7 @@ from core.model.batch import BatchState
 from core.model.candidate import Candidate
 from core.model.errors import Busy, IllegalMove, NotFound
 from core.model.events import Noun
-from core.model.run import RESTARTABLE, RUN_IN_FLIGHT, RUN_MOVES, Budget, Dial, Done, Run, RunState, Spend
+from core.model.run import RESTARTABLE, RUN_IN_FLIGHT, RUN_MOVES, Budget, Dial, Done, Run, RunState
 from core.model.transcript import Place
 from core.model.value import new_id
 from core.store import outbox
@@ -111,18 +111,20 @@ async def append(change: Change, id: str, done: Done, who: str = "moss") -> None
     length = await change.db.scalar(select(func.count()).select_from(steps).where(steps.c.run == id))
     if done.n != length:
         raise IllegalMove(f"run {id} has taken {length} steps; step {done.n} is not the next.")
-    await change.db.execute(
-        insert(steps).values(run=id, n=done.n, done=done, **done.spend.model_dump(), ended_at=done.ended_at)
-    )
+    summed = {name: getattr(done.spend, name) for name in _SUMMED}
+    await change.db.execute(insert(steps).values(run=id, n=done.n, done=done, **summed, ended_at=done.ended_at))
     result = done.result.model_dump(mode="json", include={"kind", "verdict", "trouble", "sentence", "commit", "image"})
     await change.record(who, Noun.run, id, "stepped", n=done.n, step=done.step.name, result=result)
 
 
-async def spend_since(db: AsyncConnection, substrate: str, since: datetime) -> Spend:
-    sums = (func.coalesce(func.sum(steps.c[name]), 0) for name in Spend.model_fields)
-    query = select(*sums).join(runs).where(runs.c.substrate == substrate, steps.c.ended_at >= since)
-    money_usd, tokens, seconds = (await db.execute(query)).one()
-    return Spend(money_usd=money_usd, tokens=int(tokens), seconds=seconds)
+_SUMMED = ("money_usd", "tokens", "seconds")
+
+
+async def worked_s(db: AsyncConnection, substrate: str, since: datetime) -> float:
+    """What the steps that ended since then took. What they cost is in the ledger."""
+    took = func.coalesce(func.sum(steps.c.seconds), 0.0)
+    query = select(took).join(runs).where(runs.c.substrate == substrate, steps.c.ended_at >= since)
+    return float(await db.scalar(query) or 0.0)
 
 
 async def add_candidate(change: Change, candidate: Candidate) -> None:

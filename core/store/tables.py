@@ -170,6 +170,33 @@ steps = Table(
     Column("ended_at", Utc, nullable=False),
 )
 
+# What was spent, as it was spent: the record that budgets, caps and cards go by. Lines are added and never changed.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _substrate(),
+    Column("run", Words, ForeignKey("runs.id"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("stage", Words, nullable=False),
+    Column("what", Words, nullable=False),
+    Column("question", Words, nullable=False, index=True),
+    Column("provider", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("money_usd", Float),  # null where nobody knows it
+    Column("unpriced_tokens", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("at", Utc, nullable=False),
+    Index("ix_ledger_run", "run", "n"),
+    Index("ix_ledger_substrate", "substrate", "at"),
+)
+
 candidates = Table(
     "candidates",
     metadata,

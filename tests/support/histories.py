@@ -1,5 +1,6 @@
 """Random runs: a source of chance answers every step until `next_step` says that the run is over."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
@@ -10,6 +11,7 @@ from core.model.replies import Change, CodeVerdict, Depth, Diagnosis, Plan, Plan
 from core.model.run import (
     Budget,
     Built,
+    Cap,
     CodeReviewed,
     Dial,
     Done,
@@ -30,6 +32,7 @@ from core.model.run import (
     Trouble,
 )
 from core.pipeline.depth import TIERS
+from core.pipeline.history import spent
 from core.pipeline.next_step import Terms, next_step
 
 DIAGNOSIS = Diagnosis(
@@ -102,7 +105,14 @@ def random_terms(chance: Random) -> Terms:
         tokens=chance.choice([None, 5_000]),
         seconds=chance.choice([None, 200.0]),
     )
-    return Terms(tier=TIERS[chance.choice(list(Dial))], budget=budget)
+    month = Cap(money_usd=chance.choice([None, None, 0.0, 3.0]), tokens=chance.choice([None, None, 5_000]))
+    elsewhere = Spend(money_usd=chance.random() * 3, tokens=chance.randrange(5_000))
+    return Terms(tier=TIERS[chance.choice(list(Dial))], budget=budget, month=month, this_month=elsewhere)
+
+
+def terms_after(terms: Terms, history: list[Done]) -> Terms:
+    """As they are for the step that follows: what this run has spent is spent in this month as well."""
+    return replace(terms, this_month=terms.this_month + spent(history))
 
 
 def _random_matrix(chance: Random, mood: float) -> Matrix:
@@ -148,7 +158,7 @@ def random_run(seed: int, limit: int = 500) -> tuple[Terms, list[Done], Outcome]
     terms, smooth = random_terms(chance), chance.choice([0.6, 0.9, 0.98, 1.0])
     history: list[Done] = []
     while len(history) < limit:
-        decision = next_step(history, terms)
+        decision = next_step(history, terms_after(terms, history))
         if isinstance(decision, Outcome):
             return terms, history, decision
         spend = Spend(money_usd=chance.random() / 10, tokens=chance.randrange(300), seconds=chance.random() * 10)

@@ -341,7 +341,10 @@ def report(state: RunState, **more: Any) -> Report:
         "before": version(0) if state is RunState.applied else None,
         "exchanges": exchanges(evidence, tried=offered),
     }
-    return Report(**(values | more))
+    values |= more
+    spent = [done.spend.model_copy(update={"seconds": 0.0}) for done in values["steps"]]
+    month = Spend(money_usd=4.35, tokens=208_800)
+    return Report(**({"cost": sum(spent, start=Spend()), "month": month} | values))
 
 
 def partial_report() -> Report:

@@ -277,8 +277,9 @@ class Theatre:
 
 
 @asynccontextmanager
-async def theatre(root: Path) -> AsyncIterator[Theatre]:
-    """Open until the end of the block, and then nothing of it runs any more."""
+async def theatre(root: Path, more: str = "", before: Path | None = None) -> AsyncIterator[Theatre]:
+    """Open until the end of the block, and then nothing of it runs any more. `more` is added to the settings; `before`
+    is a program that runs before each entry of the coder, and puts it on stage."""
     repository = root / "repository"
     for name, text in FILES.items():
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +290,9 @@ async def theatre(root: Path) -> AsyncIterator[Theatre]:
     (root / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in TASKS))
     argv, scenario = scripted(root)
     argv = (argv[0], "-S", "-E", *argv[1:])
-    (root / "moss.toml").write_text(CONFIG.format(argv=json.dumps(argv)))
+    if before:
+        argv = (argv[0], "-S", "-E", str(before), *argv)
+    (root / "moss.toml").write_text(CONFIG.format(argv=json.dumps(argv)) + more)
     chosen = settings.load(root / "moss.toml", {})
     owner = data.prepare(chosen.data)
     await upgrade(chosen.database_url)
