@@ -193,7 +193,7 @@ async def _coders(settings: Settings) -> list[Finding]:
     if not contained.works:
         findings = [failed("sandbox", contained.sentence)]
     elif contained.sandbox.confines:
-        findings = [Finding("sandbox", Outcome.ok, contained.sentence), *pitfalls.of_keys(settings.coder)]
+        findings = [Finding("sandbox", Outcome.ok, contained.sentence), *pitfalls.of_ways(settings.coder)]
     else:
         findings = [warning("sandbox", contained.sentence)]
     gateway = models.gateway(settings)

@@ -50,14 +50,22 @@ def of_consent(policy: Policy) -> Iterator[Finding]:
         )
 
 
-def of_keys(coder: CoderSettings) -> Iterator[Finding]:
-    """Whether the coder is given what it cannot use where it works."""
-    names = sorted({*(coder.env_from or ()), *(name for own in coder.roles.values() for name in own.env_from or ())})
+def of_ways(coder: CoderSettings) -> Iterator[Finding]:
+    """Whether the coder is told of a way to its model that it cannot go where it works."""
+    every = (coder, *coder.roles.values())
+    names = sorted({name for own in every for name in own.env_from or ()})
     if names:
         yield warning(
             "sandbox",
             f"The coder is given {', '.join(names)}, and has no network in its sandbox; let it reach its model through "
             'Moss, or ask for `sandbox = "host"`.',
+        )
+    for url in sorted({own.base_url for own in every if own.base_url}):
+        yield warning(
+            "sandbox",
+            f"The coder is to ask {url}, and has no network in its sandbox; write that as `url` into "
+            "[gateway.anthropic], [gateway.openai] or [gateway.gemini] instead of `base_url`, or ask for "
+            '`sandbox = "host"`.',
         )
 
 

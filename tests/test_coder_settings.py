@@ -68,10 +68,17 @@ def test_with_a_gateway_the_key_stays_outside() -> None:
     lanes = StubLanes(ModelStub(steps()))
     for settings in (
         {"provider": "claude", "env_from": ["ANTHROPIC_API_KEY", "OTHER"]},
-        {"provider": "codex", "env_from": ["MY_KEY", "OTHER"]},
+        {"provider": "codex", "env_from": ["OPENAI_API_KEY", "OTHER"]},
     ):
         with_gateway = coders(CoderSettings.model_validate(settings), None, lanes)
         assert of(with_gateway, Role.plan).env_from == ("OTHER",)
+        assert of(with_gateway, Role.plan).lanes is lanes
+
+
+def test_whoever_names_a_key_of_their_own_goes_past_the_gateway() -> None:
+    settings = CoderSettings.model_validate({"provider": "codex", "env_from": ["MY_KEY"]})
+    past = of(coders(settings, None, StubLanes(ModelStub(steps()))), Role.plan)
+    assert (past.env_from, past.lanes) == (("MY_KEY",), None)
 
 
 @pytest.mark.parametrize(

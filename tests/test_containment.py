@@ -150,8 +150,14 @@ def test_coder_check_says_where_it_was_tried_and_a_coder_passes_there(tmp_path: 
 
 def test_a_key_that_is_of_no_use_in_a_sandbox_is_found() -> None:
     coder = CoderSettings.model_validate({"argv": ["x"], "env_from": ["B"], "roles": {"plan": {"env_from": ["A"]}}})
-    (finding,) = pitfalls.of_keys(coder)
+    (finding,) = pitfalls.of_ways(coder)
     assert finding.sentence.startswith("The coder is given A, B, and has no network in its sandbox")
+
+
+def test_an_address_that_no_sandbox_leads_to_is_found() -> None:
+    coder = CoderSettings.model_validate({"provider": "claude", "base_url": "https://models.example"})
+    (finding,) = pitfalls.of_ways(coder)
+    assert finding.sentence.startswith("The coder is to ask https://models.example, and has no network")
 
 
 @pytest.mark.parametrize("trusted", [True, False])
