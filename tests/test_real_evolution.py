@@ -42,6 +42,7 @@ scope.editable = ["desk/**"]
 provider = "{provider}"
 argv = ["{program}"]
 base_url = "{url}"
+sandbox = "host"
 timeout_s = 120
 
 [consent]

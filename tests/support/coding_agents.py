@@ -90,9 +90,9 @@ class Loose:
     def start(self, brief: Brief, home: Path, way: Way | None) -> Start:
         start = self.inner.start(brief, home, way)
         words = tuple(self.loosened.get(word, word) for word in start.arguments)
-        assert words != start.arguments or self.more
         texts = {name: _replaced(text, self.loosened) for name, text in start.files.items()}
         env = {name: _replaced(text, self.loosened) for name, text in start.env.items()}
+        assert (words, texts, env) != (start.arguments, start.files, start.env)
         return Start((*self.more, *words), env, texts)
 
     def hear(self, said: str, complaint: str, exit_code: int) -> Heard:
