@@ -24,12 +24,15 @@ from core.coders.program import Program
 from core.coders.showing import Secret
 from core.containers.docker_host import DockerHost
 from core.containers.host import label
-from core.model.replies import Role
+from core.model.replies import Implementation, Role
 from core.repository import Change, Clone
 from core.swap.reconcile import Deed, Known, decide
 from tests.support.bench import Bench
+from tests.support.coding_agents import AGENTS, Agent
+from tests.support.hostile import REPLY
+from tests.support.model_stub import KEY, Read, Say, Shell, Text, Write, model
 from tests.support.needs import needs_bubblewrap, needs_engine
-from tests.support.prison import FakeLanes, Prison, prison, sleeping
+from tests.support.prison import FakeLanes, Led, Prison, prison, sleeping
 from tests.support.scripted_coder import calls, scripted
 from tests.support.until import until
 
@@ -323,6 +326,39 @@ async def test_the_lane_is_the_one_way_out(jail: Prison, kind: str) -> None:
     assert "b'model', b'model', b'model'" in (jail.bench.where / "artefacts" / "stderr.txt").read_text()
     assert b"x-token: lane-token" in lanes.heard[0].lower()
     assert jail.notes() == ""
+
+
+real = [pytest.param(each, id=each.name, marks=each.needs()) for each in AGENTS]
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("agent", real)
+async def test_a_real_coding_agent_edits_in_bubblewrap_and_meets_no_decoy(agent: Agent, jail: Prison) -> None:
+    new = jail.bench.where / "checkout" / "new.py"
+    says: list[Say] = [Read(str(jail.bench.where / "evidence/brief.json")), Write(str(new), "fresh = True\n")]
+    says += [Shell("git status >&2; echo shell > shell.txt"), Text('{"summary": "done"}')]
+    with model(*says) as stub:
+        coder = replace(agent.program(stub), sandbox=jail.sandbox("bubblewrap"), lanes=Led(stub.port, KEY))
+        brief = await jail.bench.brief(Role.implement, timeout_s=60)
+        reply, _ = await ask(coder, brief)
+    assert reply == Implementation(summary="done")
+    assert new.read_text() == "fresh = True\n"
+    assert (brief.checkout / "shell.txt").exists() == agent.shell, stub.last.results
+    told = {line for line in jail.notes().splitlines() if "asked for the address" not in line}
+    assert told == set(), "telemetry at most"
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("agent", real)
+async def test_a_real_coding_agent_that_reads_can_write_nowhere(agent: Agent, jail: Prison) -> None:
+    new = jail.bench.where / "checkout" / "new.txt"
+    says: list[Say] = [Write(str(new), "x\n"), Shell(f"echo x > {new}; cat {jail.secret.home}/.ssh/id_ed25519")]
+    with model(*says, Text(json.dumps(REPLY))) as stub:
+        loose = agent.program(stub, agent.loose()) if agent.name == "claude" else agent.program(stub)
+        said = await jail.complaint(replace(loose, sandbox=jail.sandbox("bubblewrap"), lanes=Led(stub.port, KEY)))
+    assert not new.exists()
+    assert f"tried to write to {new}" in jail.notes()
+    assert said.startswith(f"Misconduct: Coder {agent.name} read {jail.secret.home}/.ssh/id_ed25519"), stub.last.results
 
 
 @needs_bubblewrap

@@ -40,7 +40,7 @@ END_S = 30.0
 """What `moss run` may take to end in order: its inbox, its card, its agent."""
 MOSS = (sys.executable, "-c", "from bot.cli import main; main()")
 KEYS = ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY")
-HEEDED = ("ARGV", "MODEL", "BASE_URL", "ENV_FROM", "SANDBOX", "SHOWS")
+HEEDED = ("ARGV", "MODEL", "BASE_URL", "ENV_FROM", "SANDBOX", "IMAGE", "SHOWS")
 """What of `[coder]` may be set in the environment of a demo with a real coder."""
 PATCHES: dict[Fix, tuple[str, ...]] = {"recorded": ("fix.patch",), "wrong": ("wrong.patch",), "none": ()}
 

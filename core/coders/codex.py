@@ -49,7 +49,7 @@ class Codex:
             *("--ignore-user-config", "--ignore-rules"),
             *("--cd", str(brief.checkout)),
             *("--model", self.model),
-            *("--sandbox", "workspace-write" if brief.may_write else "read-only"),
+            *("--sandbox", _own_sandbox(brief, way)),
             *(word for name in OFF for word in ("--disable", name)),
             *(word for name, value in settings.items() for word in ("-c", f"{name}={_toml(value)}")),
             "-",
@@ -118,6 +118,13 @@ class Codex:
         if last != "turn.completed":
             return unfinished(exit_code, complaint, spend)
         return Heard(text, spend, None, session, tuple(denied)) if text.strip() else no_text(spend, session)
+
+
+def _own_sandbox(brief: Brief, way: Way | None) -> str:
+    """Within a sandbox of ours it can make none, and every command would fail."""
+    if way and way.confined:
+        return "danger-full-access"
+    return "workspace-write" if brief.may_write else "read-only"
 
 
 def _rejected(complaint: str) -> Iterator[str]:

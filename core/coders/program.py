@@ -84,6 +84,8 @@ class Program:
         if not self.sandbox.has_programs and (script := missing_script(self.argv)):
             what = f"`{script}`, which `{self.argv[0]}` is to run, is not there"
             raise Unavailable(f"{what}; correct `argv` of the coder.")
+        if self.sandbox.has_programs:
+            return f"{self.name}: `{program}` of its image"
         measured = self.provider.versions
         return await self._version(program, measured) if measured else f"{self.name}: {program}"
 

@@ -184,6 +184,8 @@ class Nobody:
     """A sandbox that is none: the program runs as a normal user, who owns what it needs."""
 
     name = "nobody"
+    confines = False
+    has_programs = False
 
     async def ping(self) -> str:
         return self.name

@@ -164,6 +164,34 @@ class FakeLane:
         return ""
 
 
+@dataclass(frozen=True)
+class Led:
+    """Lanes to a model that listens on a port of this machine, as unix sockets too."""
+
+    port: int
+    token: str
+
+    @contextlib.asynccontextmanager
+    async def open(self, account: Account | None, api: Api | None) -> AsyncIterator[Lane]:
+        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
+            await asyncio.gather(_copied(reader, far_writer), _copied(far_reader, writer), return_exceptions=True)
+
+        with short_directory() as short:
+            unix = await asyncio.start_unix_server(lead, short / "lane")
+            try:
+                yield FakeLane(self.token, self.port, short / "lane")
+            finally:
+                unix.close()
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while heard := await reader.read(65536):
+        writer.write(heard)
+        await writer.drain()
+    writer.close()
+
+
 @dataclass
 class FakeLanes:
     heard: list[bytes] = field(default_factory=list)
