@@ -6,7 +6,7 @@ from pathlib import Path
 from bot.chat import Health
 from bot.places import ROOM, place_named
 from bot.settings import Settings
-from core.coders.catalogue import CoderSettings
+from core.coders.catalogue import CoderSettings, RoleSettings
 from core.coders.program import missing_script
 from core.containers.host import Host, untrusted
 from core.model.consent import Policy
@@ -52,7 +52,7 @@ def of_consent(policy: Policy) -> Iterator[Finding]:
 
 def of_ways(coder: CoderSettings) -> Iterator[Finding]:
     """Whether the coder is told of a way to its model that it cannot go where it works."""
-    every = (coder, *coder.roles.values())
+    every: tuple[CoderSettings | RoleSettings, ...] = (coder, *coder.roles.values())
     names = sorted({name for own in every for name in own.env_from or ()})
     if names:
         yield warning(

@@ -17,6 +17,7 @@ from core.store import runs, swaps, upgrade
 from tests.support import desk
 from tests.support.coding_agents import CLAUDE, CODEX, Agent
 from tests.support.model_stub import INPUT_TOKENS, KEY, Asked, Read, Say, Text, Write, model
+from tests.support.needs import BUBBLEWRAP
 from tests.support.theatre import UNDER_WAY, eventually
 
 CONFIG = """
@@ -44,6 +45,9 @@ argv = ["{program}"]
 base_url = "{url}"
 sandbox = "host"
 timeout_s = 120
+
+[gateway.{api}]
+url = "{url}"
 
 [consent]
 approvers = ["ann", "bob"]
@@ -136,7 +140,9 @@ async def test_a_real_coding_agent_repairs_the_desk(
             CONFIG.format(
                 provider=agent.name,
                 program=agent.path,
-                url=stub.url + ("/v1" if agent is CODEX else ""),
+                sandbox="bubblewrap" if BUBBLEWRAP else "host",
+                api=agent.provider.api,
+                url=stub.url,
                 python_desk_help=json.dumps([*python, "desk", "--help"]),
                 python_desk_serve=json.dumps([*python, "desk", "serve"]),
                 python_tests=json.dumps([*python, "unittest"]),

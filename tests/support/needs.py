@@ -49,6 +49,7 @@ def _bubblewrap_works() -> bool:
         return False
 
 
+BUBBLEWRAP = _bubblewrap_works()
 needs_bubblewrap = _needs(
-    _bubblewrap_works(), pytest.mark.bubblewrap, "bubblewrap is not installed or forbidden; Debian's package has it"
+    BUBBLEWRAP, pytest.mark.bubblewrap, "bubblewrap is not installed or forbidden; Debian's package has it"
 )
