@@ -3,10 +3,10 @@
 import argparse
 import asyncio
 
-from benchmarks import chat, coder_overhead, demo, orchestration, redaction
+from benchmarks import chat, coder_overhead, demo, gateway, orchestration, redaction
 from benchmarks.table import as_json, machine, show
 
-KNOWN = {module.NAME: module.measure for module in (demo, orchestration, coder_overhead, chat, redaction)}
+KNOWN = {module.NAME: module.measure for module in (demo, orchestration, coder_overhead, gateway, chat, redaction)}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import chat, orchestration
+from benchmarks import chat, gateway, orchestration
 from benchmarks.__main__ import KNOWN
 from benchmarks.table import Measured, as_json
 from tests.support.tracked import ROOT
@@ -40,6 +40,12 @@ async def test_every_reaction_is_acknowledged_and_committed(platform: str) -> No
     assert 0 < found.acknowledged_ms < 60_000
     assert 0 < found.committed_ms < 60_000
     assert 0.5 < found.growth < 2
+
+
+async def test_calls_through_the_gateway_are_held_against_direct_ones() -> None:
+    found = await gateway.measure(calls=3, slow_calls=1)
+    assert 0 < found.values["added_cpu_ms"] < 60_000
+    assert 0.2 < found.values["ratio_to_direct"] < 60
 
 
 def test_each_benchmark_stands_on_the_page_with_its_goals() -> None:

@@ -85,7 +85,7 @@ def test_the_variables_are_those_that_are_set() -> None:
 def test_the_variables_that_lead_to_a_model_are_those_that_are_set() -> None:
     rows = table_after("Then it also gets")
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} == set(ModelVariable)
-    way = Way("http://127.0.0.1:4100", "token", ("anthropic", "openai", "gemini"))
+    way = Way("http://127.0.0.1:4100", "token", apis=("anthropic", "openai", "gemini"))
     brief = Brief(Role.plan, "t", "p", Path(), Path(), Path(), False, 1)
     assert Command().start(brief, Path(), None).env == {}
     assert set(Command().start(brief, Path(), way).env) == set(ModelVariable)

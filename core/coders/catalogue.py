@@ -82,11 +82,12 @@ class CoderSettings(Part):
     `gemini-2.5-pro` for `gemini`. `opencode` needs one, with `anthropic/` before its name if it is Anthropic's. Not for
     `command`."""
     base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """Where the model's service is, if not at its maker's. Not for `command`."""
+    """Where the model's service is, reached without the gateway and so without being counted; `url` in [gateway] is the
+    better place for another address. Not for `command`."""
     env_from: tuple[str, ...] | None = None
     """Names of variables of Moss's own environment that the program gets, such as the key of its model. Without it none
-    for `command`, and for the others the variable of their key: `ANTHROPIC_API_KEY`, `OPENAI_API_KEY` or
-    `GEMINI_API_KEY`."""
+    for `command`, and for the others the variable of their key, which stays with the gateway: `ANTHROPIC_API_KEY`,
+    `OPENAI_API_KEY` or `GEMINI_API_KEY`."""
     timeout_s: float | None = Field(default=None, gt=0)
     """The most that one stage may take, in every role; without it each role has its own limit."""
     sandbox: Containment = "auto"
