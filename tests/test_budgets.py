@@ -13,7 +13,7 @@ from core.model.errors import Refused
 from core.model.run import Failed, RunState, Stage, Trouble
 from core.model.spending import Line, LineKind
 from core.store import ledger
-from tests.support.theatre import FIXED, Theatre, agent, theatre
+from tests.support.theatre import FIXED, Theatre, agent, eventually, theatre
 from tests.support.upstream import KEY, MESSAGE, Upstream, upstream
 
 ASKS = """
@@ -115,4 +115,4 @@ async def test_a_call_that_would_go_over_the_budget_is_not_made_and_its_program_
         last = (await stage.history(run))[-1]
         assert isinstance(last.result, Failed)
         assert (last.result.trouble, last.step.stage, last.step.attempt) == (Trouble.spent, Stage.plan, 1)
-        assert await stage.left_of(run) == []
+        await eventually(lambda: stage.cleared(run), 10)
