@@ -4,10 +4,11 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import chat, gateway, orchestration
+from benchmarks import chat, coder_overhead, gateway, orchestration
 from benchmarks.__main__ import KNOWN
 from benchmarks.table import Measured, as_json
 from tests.support.tracked import ROOT
@@ -54,3 +55,9 @@ def test_each_benchmark_stands_on_the_page_with_its_goals() -> None:
         part = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         assert "| goal |" in part, name
         assert re.search(r"\| (under|at most|at least) [0-9]", part), name
+
+
+async def test_what_is_added_to_a_call_of_a_coder_is_measured_for_each_kind(tmp_path: Path) -> None:
+    found = await coder_overhead.overheads(tmp_path, calls=2)
+    assert found.keys() == coder_overhead.KINDS.keys()
+    assert all(0 < ms < 20_000 for each in found.values() for ms in each)

@@ -12,6 +12,8 @@ from core.model.run import Spend
 
 MEASURED = Versions((1, 18, 33), (1, 18, 33))
 
+MOST_STEPS = 200
+"""After a stream that breaks it asks the same again, at once and without end."""
 READING = {"*": "deny", "read": "allow", "grep": "allow", "glob": "allow", "list": "allow"}
 EDITING = {**READING, "edit": "allow"}
 """Never `ask`: where nobody answers it ends without a word, and with exit code 0."""
@@ -92,7 +94,13 @@ class OpenCode:
             "options": {"baseURL": url, "apiKey": f"{{env:{self.key}}}"},
             "models": {name: {"name": name}},
         }
-        agent = {"mode": "primary", "description": "works for Moss", "prompt": standing_orders(), "permission": may}
+        agent = {
+            "mode": "primary",
+            "description": "works for Moss",
+            "prompt": standing_orders(),
+            "permission": may,
+            "steps": MOST_STEPS,
+        }
         return {
             "autoupdate": False,
             "share": "disabled",

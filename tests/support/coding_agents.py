@@ -52,16 +52,13 @@ class Agent:
     """Further words for the same."""
     slow: bool = False
     """It takes seconds of a processor before it asks its model anything."""
+    stubborn: bool = False
+    """It asks a service that fails again and again: only a limit of ours ends that."""
 
     def needs(self) -> pytest.MarkDecorator:
         if self.path or os.environ.get("CI") == "true":
             return pytest.mark.coding_agent
         return pytest.mark.skip(reason=f"{self.name} is not installed; name it in MOSS_TEST_{self.name.upper()}")
-
-    @property
-    def patience_s(self) -> float:
-        """In which it has surely come to its first question, on a busy machine."""
-        return 25.0 if self.slow else 6.0
 
     def loose(self) -> "Loose":
         return Loose(self.provider, self.loosened, self.more)
@@ -161,6 +158,7 @@ OPENCODE = Agent(
     shell=False,
     loosened={'"deny"': '"allow"'},
     slow=True,
+    stubborn=True,
 )
 GEMINI = Agent(
     "gemini",
