@@ -70,10 +70,10 @@ class Rule:
 _LITERAL = re.compile(r"[\w/=-]*")
 
 
-def _token(kind: str, keep: str, secret: str, end: str = "") -> Rule:
+def _token(kind: str, keep: str, secret: str, end: str = "", needs: tuple[str, ...] = ()) -> Rule:
     """A token that its maker gave a prefix of its own."""
     begins = [_LITERAL.match(each)[0].lower() for each in keep.split("|")]  # type: ignore[index]
-    needs = tuple(begins) if all(begins) else ()
+    needs = needs or (tuple(begins) if all(begins) else ())
     return Rule(kind, re.compile(rf"(?<![A-Za-z0-9])(?:{keep})(?P<secret>{secret}){end}"), needs=needs)
 
 
@@ -89,8 +89,8 @@ _TOKENS = (
     _token("Slack token", r"xox[abeoprs]-|xoxe\.xox[bp]-\d-|xapp-\d-", r"[A-Za-z0-9-]{14,}+"),
     _token("Slack webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/", r"[A-Za-z0-9/_-]{20,}+"),
     _token("Discord webhook", r"discord(?:app)?\.com/api/(?:v\d{1,2}/)?webhooks/\d{5,25}/", rf"{_URLSAFE}{{30,}}+"),
-    _token("Discord token", r"[MNO]", rf"{_URLSAFE}{{23,27}}\.{_URLSAFE}{{6}}\.{_URLSAFE}{{27,}}+"),
-    _token("Telegram token", r"\d{8,10}:", rf"AA{_URLSAFE}{{33}}", r"(?![\w-])"),
+    _token("Discord token", r"[MNO]", rf"{_URLSAFE}{{23,27}}\.{_URLSAFE}{{6}}\.{_URLSAFE}{{27,}}+", needs=(".",)),
+    _token("Telegram token", r"\d{8,10}:", rf"AA{_URLSAFE}{{33}}", r"(?![\w-])", (":aa",)),
     _token("Anthropic key", r"sk-ant-", rf"{_URLSAFE}{{20,}}+"),
     _token("OpenRouter key", r"sk-or-", rf"{_URLSAFE}{{20,}}+"),
     Rule(
@@ -104,7 +104,7 @@ _TOKENS = (
     _token("Google API key", r"AIza", rf"{_URLSAFE}{{35}}", r"(?![\w-])"),
     _token("Google OAuth token", r"ya29\.|1//0", rf"{_URLSAFE}{{20,}}+"),
     _token("Google OAuth secret", r"GOCSPX-", rf"{_URLSAFE}{{20,}}+"),
-    _token("Stripe key", r"[sr]k_(?:live|test)_", rf"{_LETTERS}{{16,}}+"),
+    _token("Stripe key", r"[sr]k_(?:live|test)_", rf"{_LETTERS}{{16,}}+", needs=("k_live_", "k_test_")),
     _token("Stripe webhook secret", r"whsec_", r"[A-Za-z0-9+/=]{20,}+"),
     _token("npm token", r"npm_", rf"{_LETTERS}{{36,}}+"),
     _token("PyPI token", r"pypi-", rf"AgEIcHlwaS5vcmc{_URLSAFE}{{30,}}+"),
@@ -122,12 +122,12 @@ _TOKENS = (
     _token("Linear key", r"lin_api_", rf"{_LETTERS}{{32,}}+"),
     _token("age key", r"AGE-SECRET-KEY-1", r"[A-Z0-9]{50,}+"),
     _token("Mailgun key", r"key-", r"[a-f0-9]{32}", _WORD_END),
-    _token("Mailchimp key", r"", r"[a-f0-9]{32}-us\d{1,2}", _WORD_END),
+    _token("Mailchimp key", r"", r"[a-f0-9]{32}-us\d{1,2}", _WORD_END, ("-us",)),
     _token("Square token", r"sq0[a-z]{3}-", rf"{_URLSAFE}{{22,}}+"),
     _token("New Relic key", r"NRA[KA]-|NRI[IQ]-|NRSP-", r"[A-Za-z0-9-]{20,}+"),
     _token("Postman key", r"PMAK-", r"[a-f0-9]{24}-[a-f0-9]{34}"),
     _token("Doppler token", r"dp\.(?:pt|st|ct|sa|scim|audit)\.", r"[A-Za-z0-9._-]{30,}+"),
-    _token("Terraform token", r"[A-Za-z0-9]{14}\.", rf"atlasv1\.{_URLSAFE}{{40,}}+"),
+    _token("Terraform token", r"[A-Za-z0-9]{14}\.", rf"atlasv1\.{_URLSAFE}{{40,}}+", needs=("atlasv1",)),
     _token("Sentry token", r"sntry[us]_", r"[A-Za-z0-9_+/=-]{40,}+"),
     _token("Figma token", r"figd_", rf"{_URLSAFE}{{30,}}+"),
     _token("Airtable token", r"pat", rf"{_LETTERS}{{14}}\.[a-f0-9]{{64}}", _WORD_END),
@@ -448,8 +448,10 @@ def _phone_is_real(match: re.Match[str]) -> bool:
 
 _START, _GAP = r"(?:(?<![\w.+:/-])|(?<=[A-Za-z]:))", r"[ .\-/()]{0,2}"
 
+_DIGITS = tuple("0123456789")
+
 _PERSONAL = (
-    Rule("IBAN", re.compile(rf"(?<!\w)(?P<secret>(?i:{_IBAN}))(?!\w)", re.A), _iban),
+    Rule("IBAN", re.compile(rf"(?<!\w)(?P<secret>(?i:{_IBAN}))(?!\w)", re.A), _iban, needs=_DIGITS),
     Rule(
         "card number", re.compile(r"(?<![\w.+-])(?P<secret>(?:[3-6]\d|2[2-7])\d{2}(?:[ -]?\d){11,12})(?![\w-])"), _luhn
     ),
@@ -459,11 +461,17 @@ _PERSONAL = (
         _email_is_real,
         needs=("@",),
     ),
-    Rule("phone number", re.compile(rf"{_START}(?P<secret>\+[1-9](?:{_GAP}\d){{8,14}})(?![\w-])"), _phone_is_real),
+    Rule(
+        "phone number",
+        re.compile(rf"{_START}(?P<secret>\+[1-9](?:{_GAP}\d){{8,14}})(?![\w-])"),
+        _phone_is_real,
+        needs=_DIGITS,
+    ),
     Rule(
         "phone number",
         re.compile(rf"{_START}(?P<secret>00[1-9]\d{{0,2}}[ .\-/](?:{_GAP}\d){{6,12}})(?![\w-])"),
         _phone_is_real,
+        needs=_DIGITS,
     ),
     Rule(
         "phone number",
@@ -471,16 +479,19 @@ _PERSONAL = (
             rf"{_START}(?P<secret>(?:\(\d{{3}}\) ?\d{{3}}-|\d{{3}}-\d{{3}}-|\d{{3}}\.\d{{3}}\.)\d{{4}})(?![\w.-])"
         ),
         _phone_is_real,
+        needs=_DIGITS,
     ),
     Rule(
         "phone number",
         re.compile(rf"{_START}(?P<secret>0[1-9](?:([ .-])\d\d)(?:\2\d\d){{3}})(?![\w-])"),
         _phone_is_real,
+        needs=_DIGITS,
     ),
     Rule(
         "phone number",
         re.compile(rf"{_START}(?P<secret>\(?0[1-9]\d{{1,4}}\)?[ /-]\d{{2,8}}(?:[ -]\d{{2,6}}){{0,3}})(?![\w-])"),
         _phone_is_real,
+        needs=_DIGITS,
     ),
 )
 

@@ -61,8 +61,12 @@ PROOFS: dict[int, tuple[str, ...]] = {
     28: ("a_prediction_is_met_missed_or_a_surprise",),
     29: ("killed_once_in_every_state_moss_ends_the_story_as_if_nothing_had_happened",),
     30: ("a_spent_budget_stops_the_run_before_the_next_stage",),
-    31: ("secrets_and_people_are_taken_out_of_what_people_type",),
-    32: ("protected_wins_over_editable_and_names_the_rule",),
+    31: (
+        "secrets_and_people_are_taken_out_of_what_people_type",
+        "no_secret_is_kept_wherever_it_was_let_slip",
+        "secrets_go_from_chat_and_what_looks_like_them_stays",
+    ),
+    32: ("protected_wins_over_editable_and_names_the_rule", "who_obeys_a_conversation_gets_nothing_past_the_gates"),
     34: ("they_lead_from_a_repository_to_a_repaired_agent_that_is_live",),
     35: ("two_processes_perform_each_job_once_and_together_keep_to_the_limit",),
     36: (

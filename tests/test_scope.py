@@ -164,6 +164,24 @@ async def test_a_secret_in_an_added_line_is_refused_and_not_repeated(work: Work)
     assert GITHUB_TOKEN not in said
 
 
+async def test_the_clone_keeps_nothing_of_a_change_that_is_refused(work: Work) -> None:
+    def objects() -> set[Path]:
+        return set(work.clone.git_dir.glob("objects/??/*"))
+
+    def allow(change: Change) -> None:
+        check_scope(change, Scope(), ALWAYS_PROTECTED)
+
+    write(work.checkout, {"src/agent.py": f'a\nKEY = "{GITHUB_TOKEN}"\nc\n'})
+    before = objects()
+    with pytest.raises(OutOfScope):
+        await work.clone.snapshot(work.checkout, work.base, allow=allow)
+    assert objects() == before
+    write(work.checkout, {"src/agent.py": "a\nb\n"})
+    change = await work.clone.snapshot(work.checkout, work.base, allow=allow)
+    assert objects() > before
+    assert await work.clone.diff(work.base, change.tree) == change.diff
+
+
 async def test_few_lines_that_are_endless_are_too_much(work: Work) -> None:
     write(work.checkout, {f"src/{n}.py": "x" * 400_000 + "\n" for n in range(3)})
     assert refusal(await work.change()).startswith("The change adds 1200000 characters, and at most 1000000")
@@ -207,6 +225,44 @@ async def test_a_line_that_reads_otherwise_than_it_runs_is_refused(work: Work) -
     assert "turn the direction of text" in refusal(await work.change())
     write(work.checkout, {"src/agent.py": "a\n// a note\u2028require('child_process')\nc\n"})
     assert "nobody sees" in refusal(await work.change())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("x = 1  # \U000e0041\U000e0042 in tags", "nobody sees"),
+        ("x = '\ufe01\ufe02\ufe03'", "nobody sees"),
+        ("def \u3164(): ...", "nobody sees"),
+        ("pass\xad_word = 1", "nobody sees"),
+        ("x = 1" + " " * 120 + "; import os", "behind so many blanks"),
+        ("x = 1" + "\t" * 100 + "# y", "behind so many blanks"),
+        ("if r\u043ele == 'admin':", "pass for those of another alphabet"),
+        ("def p\u03bfst(): ...", "pass for those of another alphabet"),
+    ],
+)
+async def test_what_a_reader_of_the_diff_does_not_see_is_refused(work: Work, line: str, words: str) -> None:
+    write(work.checkout, {"src/agent.py": f"a\n{line}\nc\n"})
+    assert words in refusal(await work.change())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "warn = '\u26a0\ufe0f be careful'",
+        "hello = 'Привет, мир' if ru else 'Γειά σου'",
+        "Δt = σ_x * 3  # µs",
+        " " * 200 + "deep = 1",
+        "a = 1" + " " * 60 + "# aligned",
+        "x = 'Größe, naïve, 日本語'",
+    ],
+)
+async def test_other_languages_and_signs_may_be_written(work: Work, line: str) -> None:
+    write(work.checkout, {"src/agent.py": f"a\n{line}\nc\n"})
+    check_scope(await work.change(), Scope(), ALWAYS_PROTECTED)
+
+
+def test_a_name_in_letters_of_two_alphabets_is_refused() -> None:
+    assert "two alphabets" in refusal(change(added("src/\u0430gent.py")))
 
 
 async def test_a_twin_is_found_by_its_directory_too(work: Work) -> None:

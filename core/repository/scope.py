@@ -19,9 +19,19 @@ MAX_ADDED_CHARS = 1_000_000
 """Few lines can still be long. Nobody can review more than this, and looking for secrets in it takes a second."""
 
 _CONTROLS = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n|$)")
-_HIDDEN = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_HIDDEN = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U000e0000-\U000e0fff]|[\ufe00-\ufe0f]{2}"
+)
 """Marks that no reader sees, or that make a line read otherwise than a compiler sees it: what is approved must be what
-runs."""
+runs. Two that vary one sign carry something else."""
+_FAR = re.compile(r"\S[^\S\n]{80,}+\S")
+"""Who reads a diff does not look so far to the right."""
+_LATIN = re.compile("[A-Za-z]")
+_ALIKE = re.compile(
+    "[\u0400-\u052f\u0391\u0392\u0395-\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf]"
+)
+"""A word of two alphabets, the letters of one passing for those of the other: it names something else than it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,8 @@ def _problem_of_name(entry: Entry) -> str | None:
         return f"{path!a} has a character that hides or is read in two ways; choose another name."
     if entry.deleted:
         return None
+    if word := disguised(path):
+        return f"The name {path!a} has a word in letters of two alphabets that look alike ({word!a}); spell it in one."
     parts = PurePosixPath(path).parts
     if path.startswith("/") or ".." in parts or "/".join(parts) != path:
         return f"{path!r} is not a plain path inside the repository; choose another name."
@@ -209,4 +221,16 @@ def _problem_of_text(path: str, text: str) -> str | None:
         return (
             f"A line of {path} holds marks that nobody sees, or that turn the direction of text; write them as escapes."
         )
+    if _FAR.search(text):
+        return f"A line of {path} goes on behind so many blanks that nobody sees it; write it as a line of its own."
+    if word := disguised(text):
+        return f"{path} holds {word!a}, some letters of which pass for those of another alphabet; spell it in one."
     return None
+
+
+def disguised(text: str) -> str | None:
+    """The first word that is spelt in two alphabets which look alike."""
+    if text.isascii():
+        return None
+    words = (found[0] for found in re.finditer(r"\w+", text))
+    return next((word for word in words if _ALIKE.search(word) and _LATIN.search(word)), None)

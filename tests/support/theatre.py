@@ -277,9 +277,12 @@ class Theatre:
 
 
 @asynccontextmanager
-async def theatre(root: Path, more: str = "", before: Path | None = None) -> AsyncIterator[Theatre]:
+async def theatre(  # noqa: PLR0917
+    root: Path, more: str = "", before: Path | None = None, config: str = CONFIG, coder: Path | None = None
+) -> AsyncIterator[Theatre]:
     """Open until the end of the block, and then nothing of it runs any more. `more` is added to the settings; `before`
-    is a program that runs before each entry of the coder, and puts it on stage."""
+    is a program that runs before each entry of the coder, and puts it on stage; `coder` is another program than
+    scripted_coder.py that plays a scenario."""
     repository = root / "repository"
     for name, text in FILES.items():
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
@@ -289,10 +292,10 @@ async def theatre(root: Path, more: str = "", before: Path | None = None) -> Asy
     git(repository, "commit", "--quiet", "--message=The agent")
     (root / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in TASKS))
     argv, scenario = scripted(root)
-    argv = (argv[0], "-S", "-E", *argv[1:])
+    argv = (argv[0], "-S", "-E", str(coder or argv[1]), *argv[2:])
     if before:
         argv = (argv[0], "-S", "-E", str(before), *argv)
-    (root / "moss.toml").write_text(CONFIG.format(argv=json.dumps(argv)) + more)
+    (root / "moss.toml").write_text(config.format(argv=json.dumps(argv)) + more)
     chosen = settings.load(root / "moss.toml", {})
     owner = data.prepare(chosen.data)
     await upgrade(chosen.database_url)
