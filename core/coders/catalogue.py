@@ -41,7 +41,7 @@ MODELS: Mapping[Provider, str] = {"claude": "sonnet", "codex": "gpt-5.5", "gemin
 KEYS = frozenset({"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"})
 """What stands for the maker's own service: who names another variable in `env_from` means something else."""
 
-_OURS = frozenset(Variable) | {"PATH", "LD_PRELOAD", "LD_LIBRARY_PATH"}
+_OURS = frozenset(Variable) | {"LD_PRELOAD", "LD_LIBRARY_PATH"}
 
 
 class Part(BaseModel):

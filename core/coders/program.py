@@ -6,6 +6,7 @@ when it ends. How it is spoken to is its Provider's affair.
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -38,6 +39,7 @@ from core.coders.coder import (
     failed,
 )
 from core.coders.host_sandbox import HostSandbox
+from core.coders.shims import without_shims
 from core.model.errors import CoderFailed, Misconduct, OverBudget, Unavailable
 from core.model.replies import schema
 from core.model.run import Spend
@@ -49,8 +51,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Variable(StrEnum):
-    """What Moss puts into the program's environment, besides PATH, LANG, LC_ALL, TZ and what `env_from` names."""
+    """What Moss puts into the program's environment, besides LANG, LC_ALL, TZ and what `env_from` names."""
 
+    PATH = "PATH"
     HOME = "HOME"
     TMPDIR = "TMPDIR"
     MOSS_ROLE = "MOSS_ROLE"
@@ -212,6 +215,7 @@ class Program:
             Variable.MOSS_SCHEMA: str(shape),
             Variable.MOSS_TIMEOUT_S: str(max(1, int(brief.timeout_s))),
             Variable.MOSS_TAG: brief.tag,
+            Variable.PATH: _search(),
             # A reader that runs the code must not leave byte code in a checkout that it may not change.
             Variable.PYTHONDONTWRITEBYTECODE: "1",
         }
@@ -231,11 +235,15 @@ class Program:
         """Looked up by Moss, before the checkout becomes the working directory."""
         if self.sandbox.has_programs:
             return self.argv[0]
-        found = shutil.which(self.argv[0], path=process.safe_env().get("PATH"))
+        found = shutil.which(self.argv[0], path=_search())
         if found is None:
             where = "does not exist or is not executable" if "/" in self.argv[0] else "was not found on PATH"
             raise Unavailable(f"`{self.argv[0]}` {where}; install it, or correct `argv` of the coder.")
         return str(Path(found).absolute())
+
+
+def _search() -> str:
+    return without_shims(process.safe_env().get("PATH", os.defpath))
 
 
 def missing_script(argv: tuple[str, ...]) -> str | None:

@@ -277,7 +277,7 @@ class Theatre:
 
 
 @asynccontextmanager
-async def theatre(  # noqa: PLR0917
+async def theatre(
     root: Path, more: str = "", before: Path | None = None, config: str = CONFIG, coder: Path | None = None
 ) -> AsyncIterator[Theatre]:
     """Open until the end of the block, and then nothing of it runs any more. `more` is added to the settings; `before`
