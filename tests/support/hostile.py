@@ -50,7 +50,8 @@ def speaks(path, words=b""):
     with socket.socket(socket.AF_UNIX) as plug:
         plug.settimeout(10)
         plug.connect(path)
-        plug.sendall(words)
+        if words:
+            plug.sendall(words)
         return bool(plug.recv(100))
 
 
