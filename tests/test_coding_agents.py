@@ -64,8 +64,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def bench(tmp_path: Path, prepared: Prepared) -> Iterator[Bench]:
-    yield Bench(tmp_path, *prepared)
-    assert process.survivors(f"run-{tmp_path.name}/") == []
+    # Two that run at once must not have one tag: each would take the other's program for a leftover of its own.
+    where = tmp_path / f"{tmp_path.name[-8:]}-{os.getpid()}"
+    where.mkdir()
+    yield Bench(where, *prepared)
+    assert process.survivors(f"run-{where.name}/") == []
 
 
 async def complaint(bench: Bench, coder: Program, role: Role = Role.locate, **different: object) -> tuple[str, Spend]:
