@@ -6,11 +6,12 @@ for all, since the live agent is the same. `make test` runs a dozen of them, `ma
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import insert, update
 
 from bot import verbs
 from core.model.keypoints import Matrix
@@ -31,6 +32,7 @@ from core.pipeline import history as past
 from core.pipeline.depth import Tier
 from core.pipeline.next_step import Terms, next_step
 from core.store import batches
+from core.store.tables import runs
 from tests.support import injections
 from tests.support.injections import CANARY, Injection
 from tests.support.scripted_coder import calls
@@ -53,7 +55,6 @@ class Stand:
     stage: Theatre
     control: tuple[str, Scored] | None = None
     """The first one's, with the task that it is about."""
-    driven: dict[str, tuple[list[Done], Outcome]] = field(default_factory=dict)
 
     async def drive(self, case: Injection) -> tuple[Run, list[Done], Outcome]:
         """Every step of a run with one iteration, by the decisions of the pipeline itself."""
@@ -71,12 +72,21 @@ class Stand:
             starter="ann",
             queued_at=moss.store.now(),
         )
+        async with moss.store.writing() as db:
+            await db.execute(insert(runs).values(**dict(run)))  # nobody takes it up: it is driven here
+        try:
+            return run, *await self._to_its_end(case, run, chunk.id)
+        finally:
+            await evolution.clear_away(run.id)
+            async with moss.store.writing() as db:
+                await db.execute(update(runs).where(runs.c.id == run.id).values(state=RunState.exhausted))
+
+    async def _to_its_end(self, case: Injection, run: Run, task: str) -> tuple[list[Done], Outcome]:
         history: list[Done] = []
         while isinstance(decision := next_step(history, ONCE), Step):
             assert decision.stage is not Stage.offer, "it would be offered"
-            history.append(await self._take(case, run, history, decision, chunk.id))
-        await evolution.clear_away(run.id)
-        return run, history, decision
+            history.append(await self._take(case, run, history, decision, task))
+        return history, decision
 
     async def _take(self, case: Injection, run: Run, history: list[Done], step: Step, task: str) -> Done:
         evolution = self.stage.moss.dispatch.evolution
@@ -85,7 +95,7 @@ class Stand:
             now = self.stage.moss.store.now()
             result = Scored(matrix=renamed(scored.matrix, known, task))
             return Done(n=len(history), step=step, result=result, started_at=now, ended_at=now)
-        done = await evolution._take(run, history, step, len(history))
+        done = await evolution._take(run, history, step, len(history), ONCE)
         if step.stage is Stage.control and case.checked and isinstance(done.result, Scored):
             self.control = (task, done.result)
         return done

@@ -151,10 +151,10 @@ def _home_prefix(tag: str) -> str:
 
 
 def _tidy(home: Path, brief: Brief) -> None:
-    """However it ended: its home goes, and what it printed is redacted."""
+    """However it ended: its home goes, and what it printed, or is told of it, is redacted."""
     _remove(home)
-    for name in (STDOUT, STDERR):
-        _redactor(brief).file(brief.artefacts / name)
+    for path in brief.artefacts.glob("*.txt"):
+        _redactor(brief).file(path)
 
 
 def _redactor(brief: Brief) -> Redactor:
