@@ -311,7 +311,10 @@ async def check_thoroughly(settings: Settings, substrate: Substrate, tell: Calla
         host, _ = await choose(settings.moss.host, data, owner)
         try:
             clone = await Clone.of(substrate.repository, data / "repos" / f"{substrate.name}.git")
-            await check_substrate(host, substrate, clone, owner=owner, scratch=Path(scratch), tell=tell)
+            async with models.gateway(settings).serving() as lanes:
+                await check_substrate(
+                    host, substrate, clone, owner=owner, scratch=Path(scratch), tell=tell, lanes=lanes
+                )
         finally:
             for image in await host.images({label.OWNER: owner}):
                 await host.remove_image(image)

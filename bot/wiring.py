@@ -115,6 +115,7 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
             submit=durable.submit,
             person=settings.person,
             month=settings.evolve.month,
+            lanes=gateway,
         )
         dispatch = Dispatch(store=store, durable=durable, host=host, evolution=evolution, owner=owner)
         stack.push_async_callback(durable.close, GRACE_S)

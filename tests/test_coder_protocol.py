@@ -16,7 +16,8 @@ from core.coders import ask, coder
 from core.coders.catalogue import TIME_LIMITS_S, CoderSettings, coders
 from core.coders.check import check
 from core.coders.coder import Brief, Way
-from core.coders.command import Command, ModelVariable, Report
+from core.coders.command import Command, Report
+from core.coders.customary import ModelVariable
 from core.coders.program import Variable
 from core.coders.reply import LOOKED_AT, last_object, read_reply
 from core.model.brief import EVIDENCE, BriefFile, MatrixFile, TaskFile, TrialFile

@@ -39,6 +39,7 @@ _REASON_S = 0.3
 class DockerHost:
     name = "docker"
     isolates = True
+    lane_port: int | None = plan.LANE_PORT
 
     def __init__(
         self, data: Path, owner: str, *, url: str = SOCKET, relay_base: str = RELAY_BASE, silence_s: float = SILENCE_S

@@ -42,6 +42,7 @@ CODER_MB, CODER_CPUS, CODER_PIDS = 4096, 2.0, 512
 """What a coder may take of the machine."""
 SOCKETS = "/s"
 DOOR = "in.sock"
+LANE, LANE_PORT = "/lane", 4100
 _SPEAKABLE_BYTES = 100
 """A path of a unix socket ends at 108 bytes on Linux, at 104 elsewhere."""
 
@@ -160,7 +161,12 @@ def scratch_of(found: Json) -> set[str]:
     return {*(host.get("Tmpfs") or {}), *(mount["Target"] for mount in host.get("Mounts") or ())}
 
 
-def relay(image: str, labels: Mapping[str, str], network: str, sockets: Path, routes: tuple[str, ...]) -> Json:
+def relay(  # noqa: PLR0917 - what it is, and what it leads to
+    image: str, labels: Mapping[str, str], network: str, sockets: Path, routes: tuple[str, ...], lane: Path | None
+) -> Json:
+    mounts = [{"Type": "bind", "Source": str(sockets), "Target": SOCKETS}]
+    if lane:
+        mounts.append({"Type": "bind", "Source": str(lane), "Target": LANE})
     return {
         "Image": image,
         "Cmd": list(routes),
@@ -169,7 +175,7 @@ def relay(image: str, labels: Mapping[str, str], network: str, sockets: Path, ro
         "HostConfig": {
             **_harmless(memory_mb=128, pids=512, log_mb=1),
             "NetworkMode": network,
-            "Mounts": [{"Type": "bind", "Source": str(sockets), "Target": SOCKETS}],
+            "Mounts": mounts,
         },
     }
 
@@ -215,6 +221,10 @@ def build_limits(memory_mb: int, cpus: float) -> Json:
 
 def inward(port: int | None) -> tuple[str, ...]:
     return (f"unix:{SOCKETS}/{DOOR}=tcp:127.0.0.1:{port}",) if port else ()
+
+
+def outward(lane: Path | None) -> tuple[str, ...]:
+    return (f"tcp:127.0.0.1:{LANE_PORT}=unix:{LANE}",) if lane else ()
 
 
 def _harmless(*, memory_mb: int, pids: int, log_mb: int) -> Json:

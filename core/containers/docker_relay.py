@@ -49,7 +49,8 @@ class Relays:
         """The id of a container without a network, whose place in the world the box will share."""
         name = plan.relay_name(spec.name)
         labels = {**spec.labels, plan.RELAY_FOR: spec.name}
-        return await self._create(name, labels, "none", spec.name, plan.inward(spec.port))
+        routes = (*plan.inward(spec.port), *plan.outward(spec.lane))
+        return await self._create(name, labels, "none", spec.name, routes, spec.lane)
 
     async def start(self, name: str) -> None:
         """Returns when it listens: what it serves is taken before any code of the agent's runs beside it."""
@@ -113,15 +114,21 @@ class Relays:
     def forget(self, box: str) -> None:
         shutil.rmtree(self._sockets(box), ignore_errors=True)
 
-    async def _create(
-        self, name: str, labels: Mapping[str, str], network: str, box: str, routes: tuple[str, ...]
+    async def _create(  # noqa: PLR0917 - what it is, and what it leads to
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        network: str,
+        box: str,
+        routes: tuple[str, ...],
+        lane: Path | None = None,
     ) -> str:
         where = self._sockets(box)
         # Open to whoever the relay is in its container; the directory above lets nobody else of this machine in.
         where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         where.mkdir(exist_ok=True)
         where.chmod(0o777)
-        order = plan.relay(await self.image(), {**labels, label.OWNER: self._owner}, network, where, routes)
+        order = plan.relay(await self.image(), {**labels, label.OWNER: self._owner}, network, where, routes, lane)
         about = f"The relay `{name}`"
         try:
             made = await self._engine.do(about, lambda api: api.create_container_from_config(order, name=name))

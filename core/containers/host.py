@@ -101,6 +101,8 @@ class BoxSpec:
     """No network, read-only root, no capabilities, limits, state on a scratch directory. Only the live box is not."""
     state_path: str = "/state"
     limits: Limits = Limits()
+    lane: Path | None = None
+    """A unix socket of this machine, the only way out of an isolated box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,10 @@ class Host(Protocol):
     name: str
     """`docker` or `process`."""
     isolates: bool
+
+    @property
+    def lane_port(self) -> int | None:
+        """Where an isolated box finds its lane, on 127.0.0.1. None where it shares this machine's."""
 
     async def ping(self) -> str:
         """One line that says what answers. Raises Unavailable with the mend."""

@@ -156,6 +156,9 @@ class Trials(Part):
     pids: int = Field(default=128, ge=8)
     tmp_mb: int = Field(default=64, ge=1)
     timeout_s: float = Field(default=600, gt=0)
+    env: dict[str, str] = {}
+    """What the agent gets on trial besides `run.env`, and instead of it. `{gateway}` and `{token}` stand for the way to
+    its model: the address of the model gateway, and what counts as a key there."""
 
 
 class Swapping(Part):

@@ -11,6 +11,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from core import agent
+from core.coders.coder import Lane, Lanes
 from core.containers.host import Host, label, untrusted
 from core.model.errors import AgentFailed, BadInput, MossError, Refused
 from core.model.keypoints import Keypoint, Level, Task, TaskKind
@@ -19,7 +20,7 @@ from core.model.transcript import Message, Transcript
 from core.model.value import new_id
 from core.pipeline.make import check_image, make_image
 from core.pipeline.tasks import grade, load_tasks
-from core.pipeline.trial import Bench
+from core.pipeline.trial import Bench, with_model
 from core.repository import Clone
 
 NONSENSE = "The moon is made of cheese, and that is all there is to say about it."
@@ -56,11 +57,18 @@ class Checking:
 
 
 async def check_substrate(
-    host: Host, substrate: Substrate, clone: Clone, *, owner: str, scratch: Path, tell: Tell
+    host: Host,
+    substrate: Substrate,
+    clone: Clone,
+    *,
+    owner: str,
+    scratch: Path,
+    tell: Tell,
+    lanes: Lanes | None = None,
 ) -> None:
     """Tells its findings in the order in which a run would meet them. `scratch` is a directory that it may fill."""
     name = new_id(f"moss-check-{substrate.name}")
-    bench = Bench(host, substrate, name, {label.OWNER: owner, label.RUN: name}, scratch / "files")
+    bench = Bench(host, substrate, name, {label.OWNER: owner, label.RUN: name}, scratch / "files", lanes)
     checking = Checking(substrate, clone, bench, tell)
     tell(_isolation(host, substrate))
     tasks = _tasks(checking)
@@ -166,21 +174,29 @@ def _judged_without(name: str, substrate: Substrate) -> Finding:
 async def _on_trial(checking: Checking, image: str, tasks: Sequence[Task]) -> None:
     """The agent itself, isolated as in every trial."""
     host, substrate, tell = checking.bench.host, checking.substrate, checking.tell
-    box = checking.bench.box("agent", image, "check")
     began = time.monotonic()
-    try:
+    async with with_model(checking.bench, checking.bench.box("agent", image, "check")) as (box, lane):
         try:
-            await host.create(box)
-            await host.start(box.name)
-            await agent.wait_ready(host, box.name, substrate)
-        except MossError as problem:
-            tell(_failed("start", problem))
-            return
-        tell(_ok("start", f"It was ready after {time.monotonic() - began:.1f} s."))
-        tell(await _asked("turn", _turn(host, box.name, substrate, tasks)))
-        tell(await _asked("health", _health(host, box.name, substrate)))
-    finally:
-        await asyncio.shield(host.remove(box.name))
+            try:
+                await host.create(box)
+                await host.start(box.name)
+                await agent.wait_ready(host, box.name, substrate)
+            except MossError as problem:
+                tell(_failed("start", problem))
+                return
+            tell(_ok("start", f"It was ready after {time.monotonic() - began:.1f} s."))
+            tell(await _asked("turn", _turn(host, box.name, substrate, tasks)))
+            if lane:
+                tell(_model(lane))
+            tell(await _asked("health", _health(host, box.name, substrate)))
+        finally:
+            await asyncio.shield(host.remove(box.name))
+
+
+def _model(lane: Lane) -> Finding:
+    if lane.spend.tokens:
+        return _ok("model", f"It reached its model through the gateway: {lane.spend.tokens} tokens so far.")
+    return _warning("model", "It was shown a way to its model, and asked nothing there; see docs/gateway.md.")
 
 
 async def _turn(host: Host, box: str, substrate: Substrate, tasks: Sequence[Task]) -> str:

@@ -13,7 +13,7 @@ from core import consent
 from core.clock import Clock
 from core.coders.ask import end_leftovers
 from core.coders.catalogue import Coders
-from core.coders.coder import Account
+from core.coders.coder import Account, Lanes
 from core.containers.host import Host
 from core.folders import clear, lay
 from core.model.batch import BatchState
@@ -83,6 +83,8 @@ class Evolution:
     """Who is behind a name: the same people flag in chat and approve elsewhere."""
     month: Cap = field(default_factory=Cap)
     """What the runs of one substrate may spend together in a month."""
+    lanes: Lanes | None = None
+    """How agents on trial reach their models."""
     _histories: dict[str, list[Done]] = field(default_factory=dict, repr=False)
     """As far as they were read: a long one takes longer to read than many a step takes."""
     _clones: dict[tuple[str, str], Clone] = field(default_factory=dict, repr=False)
@@ -181,6 +183,7 @@ class Evolution:
             tasks=Tasks(tasks=(), accepted=()),
             book=self._book,
             left=left,
+            lanes=self.lanes,
         )
         if fixed := past.last(history, Prepared):
             if fixed.substrate != substrate.digest():

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from core.coders.ask import Objection, ask
 from core.coders.catalogue import Coders
-from core.coders.coder import Account, Brief
+from core.coders.coder import Account, Brief, Lanes
 from core.containers.host import Host, label
 from core.folders import lay
 from core.model.brief import BRIEF, DIAGNOSIS, LOG, PLAN, TASKS, Standing, TaskFile
@@ -60,6 +60,7 @@ class Scene:
     book: Book
     left: Cap = field(default_factory=Cap)
     """What this step may spend. Shrinks with every answer of a coder, also with those that turn out useless."""
+    lanes: Lanes | None = None
     prompt: str | None = None
     """The version of what a coder was last asked with."""
 
@@ -78,7 +79,9 @@ class Scene:
     @property
     def bench(self) -> Bench:
         labels = {label.OWNER: self.owner, label.RUN: self.run.id, label.STEP: str(self.n)}
-        return Bench(self.host, self.substrate, f"moss-{self.run.id}-{self.n}", labels, self.work / "laid")
+        prefix = f"moss-{self.run.id}-{self.n}"
+        account = self._account(f"{self.step.name}/trials")
+        return Bench(self.host, self.substrate, prefix, labels, self.work / "laid", self.lanes, account, self._paid)
 
     @property
     def base_commit(self) -> str:
@@ -122,15 +125,7 @@ class Scene:
         )
         evidence = self.work / "evidence"
         lay(evidence, {**files, BRIEF: brief.model_dump_json(indent=1)})
-        account = Account(
-            substrate=self.substrate.name,
-            run=self.run.id,
-            n=self.n,
-            what=f"{self.step.name}/{part}" if part else self.step.name,
-            left=self.left,
-            stage=self.step.stage,
-            question=new_id("question"),
-        )
+        account = self._account(f"{self.step.name}/{part}" if part else self.step.name)
         told = Brief(
             role=role,
             tag=self._tag(role, part),
@@ -152,8 +147,22 @@ class Scene:
         assert isinstance(reply, kind)
         return reply
 
-    async def _settle(self, account: Account, coder: str, spend: Spend) -> None:
+    def _account(self, what: str) -> Account:
+        return Account(
+            substrate=self.substrate.name,
+            run=self.run.id,
+            n=self.n,
+            what=what,
+            left=self.left,
+            stage=self.step.stage,
+            question=new_id("question"),
+        )
+
+    def _paid(self, spend: Spend) -> None:
         self.left = self.left.without(spend)
+
+    async def _settle(self, account: Account, coder: str, spend: Spend) -> None:
+        self._paid(spend)
         await self.book(account, coder, spend)
 
     def _tag(self, role: Role, part: str) -> str:

@@ -1,14 +1,18 @@
 """Trials: every task several times, each against a fresh isolated box of the very image that would be promoted."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core import agent
+from core.coders.coder import Account, Lane, Lanes
+from core.coders.customary import CUSTOMARY
 from core.containers.host import BoxSpec, Host, Limits, label
-from core.model.errors import AgentFailed
+from core.model.errors import AgentFailed, OverBudget, Refused
 from core.model.keypoints import Task
+from core.model.run import Spend
 from core.model.substrate import Substrate
 from core.model.transcript import Message, Transcript
 
@@ -36,6 +40,12 @@ class Bench:
     labels: dict[str, str]
     scratch: Path
     """For files on their way into a box."""
+    lanes: Lanes | None = None
+    """How an agent on trial reaches its model."""
+    account: Account | None = None
+    """Who pays for that."""
+    paid: Callable[[Spend], None] = lambda _: None
+    """Told what each of them cost."""
 
     def box(self, name: str, image: str, purpose: str, command: tuple[str, ...] | None = None) -> BoxSpec:
         """The agent's plain settings, but none of its keys, no state of the live one, and no network."""
@@ -63,7 +73,7 @@ async def replay_all(bench: Bench, image: str, tasks: Sequence[Task], trials: in
     async def one(number: int, task: Task, k: int) -> Trial:
         async with places:
             box = bench.box(str(number), image, "trial")
-            return Trial(task, k, await _replay(bench.host, bench.substrate, box, task.transcript))
+            return Trial(task, k, await _on_trial(bench, box, task.transcript))
 
     wanted = [(task, k) for task in tasks for k in range(1, trials + 1)]
     try:
@@ -72,6 +82,53 @@ async def replay_all(bench: Bench, image: str, tasks: Sequence[Task], trials: in
     except ExceptionGroup as failed:  # the first says why; the others were cancelled by it
         raise failed.exceptions[0] from failed
     return [task.result() for task in running]
+
+
+async def _on_trial(bench: Bench, wanted: BoxSpec, recorded: Transcript) -> Transcript:
+    """Raises OverBudget when the agent's model has used up what was left."""
+    async with with_model(bench, wanted) as (box, lane):
+        if lane is None:
+            return await _replay(bench.host, bench.substrate, box, recorded)
+        replaying = asyncio.create_task(_replay(bench.host, bench.substrate, box, recorded))
+        closing = asyncio.create_task(lane.exhausted())
+        try:
+            await asyncio.wait({replaying, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if closing.done():
+                raise OverBudget(f"The agent on trial was stopped: {closing.result()}.")
+            return replaying.result()
+        finally:
+            closing.cancel()
+            replaying.cancel()
+            await asyncio.gather(replaying, closing, return_exceptions=True)
+
+
+@asynccontextmanager
+async def with_model(bench: Bench, box: BoxSpec) -> AsyncIterator[tuple[BoxSpec, Lane | None]]:
+    """The box with a way to the model of its agent, where the agent has one and Moss knows how to lead there."""
+    run, given = bench.substrate.run, bench.substrate.trials.env
+    box = replace(box, env={**box.env, **given})
+    known = bench.lanes.apis if bench.lanes else ()
+    led = [CUSTOMARY[api] for api in known if CUSTOMARY[api][2] in run.env_from]
+    asks = any("{gateway}" in value or "{token}" in value for value in given.values())
+    if asks and not known:
+        raise Refused(
+            f"`trials.env` of {bench.substrate.name} leads to the model gateway, and no model API is configured; set "
+            "a key such as OPENAI_API_KEY before Moss starts, or take it out."
+        )
+    if bench.lanes is None or not (led or asks):
+        yield box, None
+        return
+    async with bench.lanes.open(bench.account, None) as lane:
+        url = f"http://127.0.0.1:{bench.host.lane_port or lane.port}"
+        env = dict(box.env)
+        for address, below, key in led:
+            env |= {address: url + below, key: lane.token}
+        for name, value in given.items():
+            env[name] = value.replace("{gateway}", url).replace("{token}", lane.token)
+        try:
+            yield replace(box, env=env, lane=lane.socket if bench.host.lane_port else None), lane
+        finally:
+            bench.paid(lane.spend)
 
 
 async def _replay(host: Host, substrate: Substrate, box: BoxSpec, recorded: Transcript) -> Transcript:
