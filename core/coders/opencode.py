@@ -12,6 +12,8 @@ from core.model.run import Spend
 
 MEASURED = Versions((1, 18, 33), (1, 18, 33))
 
+OURS = "opencode"
+"""Our directory in its home, from which it works."""
 MOST_STEPS = 200
 """After a stream that breaks it asks the same again, at once and without end."""
 READING = {"*": "deny", "read": "allow", "grep": "allow", "glob": "allow", "list": "allow"}
@@ -70,7 +72,8 @@ class OpenCode:
         arguments = (
             "run",
             *("--format", "json"),
-            *("--dir", str(brief.checkout)),
+            # Not the checkout: its opencode.json and the plugins below .opencode would run, whatever is switched off.
+            *("--dir", str(home / OURS)),
             *("--model", f"moss/{name}"),
             *("--agent", "moss"),
             *("--title", "moss"),  # else it asks its model for one
@@ -81,12 +84,13 @@ class OpenCode:
             **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
             **{f"OPENCODE_DISABLE_{what}": "1" for what in _OFF},
         }
-        return Start(arguments, env | ({self.key: way.token} if way else {}))
+        return Start(arguments, env | ({self.key: way.token} if way else {}), {f"{OURS}/.keep": ""})
 
     def _config(self, brief: Brief, name: str, way: Way | None) -> Mapping[str, object]:
         service = service_of(self.model)
         url = f"{way.url}{service.below}" if way else (self.base_url or service.endpoint)
-        outside = {"*": "deny", f"{brief.evidence}/*": "allow", f"{brief.evidence}/**": "allow"}
+        seen = (brief.checkout, brief.evidence)
+        outside = {"*": "deny", **{f"{place}/{all}": "allow" for place in seen for all in ("*", "**")}}
         may = {**(EDITING if brief.may_write else READING), "external_directory": outside}
         provider = {
             "npm": service.speaks,
@@ -97,7 +101,8 @@ class OpenCode:
         agent = {
             "mode": "primary",
             "description": "works for Moss",
-            "prompt": standing_orders(),
+            "prompt": f"{standing_orders()}\n\nThe working directory is `{brief.checkout}`: all that you look for lies "
+            "there, and what you change has to lie there. Name files by their absolute paths.",
             "permission": may,
             "steps": MOST_STEPS,
         }
