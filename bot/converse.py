@@ -135,6 +135,23 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
     await _live(moss, substrate.name)
     await _keep_question(moss, substrate, place, event)
     history = await _history(moss, place, event.message)
+    live = await _begin_turn(moss, substrate, name)
+    try:
+        return await _turn(moss, delivery, substrate, place, live, history, text, name)
+    finally:
+        await _end_turn(moss, substrate, name)
+
+
+async def _turn(  # noqa: PLR0917 - who is asked what, after what, where
+    moss: Moss,
+    delivery: Delivery,
+    substrate: Substrate,
+    place: Place,
+    live: Version,
+    history: list[Message],
+    text: str,
+    name: str,
+) -> Turn | None:
     unkept = moss.inbox.unkept
     if not await moss.inbox.begins(delivery):
         spoken, seconds, number = Message(role="assistant", content="", error=LOST.format(substrate.name)), 0.0, None
@@ -142,7 +159,7 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
         spoken, seconds, number = unkept[delivery.row]
     else:
         began = time.monotonic()
-        spoken, number = await _ask(moss, substrate, history, text, session(place), name)
+        spoken, number = await _ask(moss, substrate, live, history, text, session(place), name)
         seconds = time.monotonic() - began
         unkept[delivery.row] = spoken, seconds, number
     now = moss.store.now()
@@ -162,24 +179,25 @@ async def _answered(  # noqa: PLR0917 - who is asked what, where
 
 
 async def _ask(  # noqa: PLR0917 - who is asked what, after what, where
-    moss: Moss, substrate: Substrate, history: list[Message], text: str, session: str, name: str
+    moss: Moss, substrate: Substrate, live: Version, history: list[Message], text: str, session: str, name: str
 ) -> tuple[Message, int]:
     """What the agent answers, and which version did. A turn that a swap cut off, since it took longer than swaps wait,
     is put once more, to the version that went live."""
-    for put_again in (False, True):
-        live = await _begin_turn(moss, substrate, name)
-        try:
-            spoken = await agent.say(
-                None, moss.host, live.box, substrate.replay, history, message=text, session=session
-            )
-        except AgentFailed as failed:
-            spoken = Message(role="assistant", content="", error=failed.sentence)
-        finally:
-            async with moss.store.writing() as db:
-                await asking.end(db, substrate.name, name)
-        if spoken.error is None or put_again or not await _is_replaced(moss, substrate, live):
-            break
-    return spoken, live.number
+    spoken = await _put(moss, substrate, live, history, text, session)
+    if spoken.error is None or not await _is_replaced(moss, substrate, live):
+        return spoken, live.number
+    await _end_turn(moss, substrate, name)
+    live = await _begin_turn(moss, substrate, name)
+    return await _put(moss, substrate, live, history, text, session), live.number
+
+
+async def _put(  # noqa: PLR0917 - who is asked what, after what, where
+    moss: Moss, substrate: Substrate, live: Version, history: list[Message], text: str, session: str
+) -> Message:
+    try:
+        return await agent.say(None, moss.host, live.box, substrate.replay, history, message=text, session=session)
+    except AgentFailed as failed:
+        return Message(role="assistant", content="", error=failed.sentence)
 
 
 async def _begin_turn(moss: Moss, substrate: Substrate, name: str) -> Version:
@@ -189,6 +207,11 @@ async def _begin_turn(moss: Moss, substrate: Substrate, name: str) -> Version:
             still = await swaps.live_version(change.db, substrate.name) == live
             if still and await asking.begin(change, name, substrate.replay.turn_timeout_s):
                 return live
+
+
+async def _end_turn(moss: Moss, substrate: Substrate, name: str) -> None:
+    async with moss.store.writing() as db:
+        await asking.end(db, substrate.name, name)
 
 
 async def _is_replaced(moss: Moss, substrate: Substrate, asked: Version) -> bool:

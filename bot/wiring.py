@@ -58,6 +58,8 @@ FORGET_EVERY = 240
 """Ticks between two looks for what may be forgotten."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MIN_FREE_BYTES = 1_000_000_000
+LANES_PATH_BYTES = 80
+"""What is left of the hundred that a socket's path may have is for the names in there."""
 
 Ready = Callable[[Moss], Coroutine[Any, Any, None]]
 
@@ -102,7 +104,7 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
         tell = log.info if contained.works else log.error
         tell("sandbox", sentence=contained.sentence)
         gateway = models.gateway(settings, partial(ledger.add, store))
-        await stack.enter_async_context(gateway.serving(Path("/tmp") / f"moss-{os.getuid()}-{owner}"))
+        await stack.enter_async_context(gateway.serving(_lanes(settings.data, owner)))
         durable = Durable(settings.database_url, store, clock=system_clock)
         evolution = Evolution(
             store=store,
@@ -134,6 +136,12 @@ async def opened(settings: Settings, owner: str) -> AsyncIterator[tuple[Moss, Se
         chats = {adapter.chat.platform: adapter.chat for adapter in adapters}
         page = room.page if room else lambda run: ""
         yield Moss(settings, store, host, dispatch, inbox, chats, page, health, contained), adapters
+
+
+def _lanes(data: Path, owner: str) -> Path:
+    """Where the sockets to models stand: where an engine sees them too, unless their paths would be too long there."""
+    beside = data / "lanes"
+    return beside if len(bytes(beside)) <= LANES_PATH_BYTES else Path("/tmp") / f"moss-{os.getuid()}-{owner}"
 
 
 async def _serve(moss: Moss, adapters: Sequence[Adapter], ready: Ready | None) -> None:

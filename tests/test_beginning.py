@@ -28,10 +28,9 @@ async def stage(tmp_path: Path) -> AsyncIterator[Theatre]:
 
 
 @pytest.fixture
-async def including(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
+async def including(tmp_path: Path) -> AsyncIterator[Theatre]:
     config = house.CONFIG.replace("trusted = true", 'trusted = true\nahead = "include"')
-    monkeypatch.setattr(house, "CONFIG", config)
-    async with theatre(tmp_path) as stage:
+    async with theatre(tmp_path, config=config) as stage:
         yield stage
 
 

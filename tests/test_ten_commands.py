@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +49,8 @@ class Owner(World):
         self.bin = root / "bin"
         self.tmp.mkdir()
         self.bin.mkdir()
-        shutil.copy(FOREIGN / "shop" / "coder.sh", self.bin / "claude")
+        shutil.copy(FOREIGN / "shop" / "coder.sh", self.bin / "thinker")
+        (self.bin / "claude").write_text("#!/bin/sh\nexit 1\n")
         launcher = f"#!/bin/sh\nexec {sys.executable} -c 'from bot.cli import main; main()' \"$@\"\n"
         (self.bin / "moss").write_text(launcher)
         for program in self.bin.iterdir():
@@ -60,8 +60,7 @@ class Owner(World):
     def environment(self) -> dict[str, str]:
         given = super().environment()
         quick = {"MOSS_EVOLVE__DEPTH": "shallow", "MOSS_SUBSTRATE__HEALTH__EVERY_S": "0.3", "MOSS_ROOM__PORT": "0"}
-        more = {"ANTHROPIC_API_KEY": "for the coder", **quick}
-        return given | more | {"PATH": f"{self.bin}:{given['PATH']}"}
+        return given | quick | {"PATH": f"{self.bin}:{given['PATH']}"}
 
     def type(self, command: str, **more: str) -> str:
         """Standard output; anything but exit code 0 is a failure."""
@@ -71,6 +70,14 @@ class Owner(World):
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.tail()}"
         return done.stdout
+
+    def choose(self) -> None:
+        """Whoever reads what `init` wrote may put another coding agent in place of the one it found."""
+        file = self.root / "moss.toml"
+        found = re.compile(r'^provider = "claude".*$', re.MULTILINE)
+        text, changed = found.subn(f'argv = ["{self.bin}/thinker"]', file.read_text())
+        assert changed == 1
+        file.write_text(text)
 
     def begin(self, command: str) -> None:
         """In a terminal of its own."""
@@ -102,8 +109,9 @@ def test_they_lead_from_a_repository_to_a_repaired_agent_that_is_live(owner: Own
     for typed in ten_commands():
         command = typed.replace("RUN", run)
         match command.split()[1:3]:
-            case ["init", *_] if owner.host == "process":
-                owner.type(f"{command} --host process --trusted")
+            case ["init", *_]:
+                owner.type(f"{command} --host process --trusted" if owner.host == "process" else command)
+                owner.choose()
             case ["run"]:
                 owner.begin(command)
             case ["evolve", *_]:
@@ -121,8 +129,6 @@ def test_they_lead_from_a_repository_to_a_repaired_agent_that_is_live(owner: Own
     assert [version["number"] for version in history] == [0, 1]
     shown = owner.type(f"moss run show {run} diff")
     assert '+    return ", ".join(f"{good}: {PRICES[good]}" for good in goods)' in shown
-    assert tomllib.loads((owner.root / "moss.toml").read_text())["coder"]["argv"][0] == "claude"
-
     live = history[1]["box"]
     released = owner.type("moss release --stop", MOSS_TOKEN=token)
     assert f"Stopped: {live}" in released
