@@ -43,7 +43,7 @@ format: venv
 
 # Where compiled files may not be kept, each of many processes would compile everything anew.
 test: venv
-	@env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest -q -rfE -n auto --dist worksteal -m "not sweep" $(PYTEST_ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest -q -rfE -n 3 --dist worksteal -m "not sweep" $(PYTEST_ARGS)
 
 sweep: venv
 	@$(RUN) pytest -q -s -m sweep $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ from bot import render, verbs
 from core.containers.process_host import ProcessHost
 from core.model.batch import BatchState
 from core.model.errors import NotFound, Refused
-from core.model.run import Prepared, RunState, Undeployed
+from core.model.run import Prepared, RunState, Spend, Undeployed
 from core.pipeline.prepare import NAMED_COMMITS, starting_point
 from core.repository import Clone
 from core.store import batches, notices, runs
@@ -108,7 +108,7 @@ async def test_the_offer_names_what_the_owner_has_not_deployed(including: Theatr
     assert [found["commit"] for found in told["evolution-converged"]["undeployed"]] == [second, first]
     console = render.console()
     with console.capture() as shown:
-        console.print(render.run(run, history, await stage.candidate_of(run), None))
+        console.print(render.run(run, history, await stage.candidate_of(run), None, Spend(), {}))
     assert f"  {first[:12]}  Prices of tomorrow\n" in shown.get()
 
 
