@@ -52,7 +52,11 @@ DIAGNOSIS = json.dumps(
 FOUND = Text(f"I looked at it.\n{DIAGNOSIS}")
 DONE = Text('{"summary": "done"}')
 
-every = pytest.mark.parametrize("agent", [pytest.param(each, id=each.name, marks=each.needs()) for each in AGENTS])
+SLOW = {"opencode": [pytest.mark.sweep]}
+"""It takes most of a minute to start where several programs run at once."""
+every = pytest.mark.parametrize(
+    "agent", [pytest.param(each, id=each.name, marks=[each.needs(), *SLOW.get(each.name, [])]) for each in AGENTS]
+)
 
 Prepared = tuple[Clone, str, Change]
 
