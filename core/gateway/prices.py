@@ -9,7 +9,8 @@ from core.gateway.usage import Usage
 from core.model.value import Value
 
 CHECKED_ON = "2026-10-30"
-"""When the built-in table was put together from published lists, not confirmed by the makers. Prices change: check those of your models."""
+"""When the built-in table was put together from published lists, not confirmed by the makers. Prices change: check
+those of your models."""
 
 _MILLION = 1_000_000
 _HOUR = 1.6
