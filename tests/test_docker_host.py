@@ -556,3 +556,13 @@ def test_an_orphans_purpose_is_not_asked_for_and_a_relays_is_not_shown() -> None
     assert [box.name for box in plan.boxes_among(listed, {label.PURPOSE: "trial"})] == ["a", "b"]
     assert [box.name for box in plan.boxes_among(listed, {label.RUN: "2"})] == []
     assert [box.name for box in plan.boxes_among(listed, {})] == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_moss_knows_its_own_container_and_takes_no_other_for_it(own: bool) -> None:
+    """While it copies into a container, the engine mounts that one's files on its own machine too."""
+    file, where = f"/var/lib/docker/containers/{'ab' * 32}/hostname", "" if own else "/var/lib/docker/overlay2/1/merged"
+    mountinfo = (
+        f"97 27 0:4 net:[1] /run/docker/netns/7c rw - nsfs nsfs rw\n137 119 254:0 {file} {where}/etc/hostname rw"
+    )
+    assert plan.own_container(mountinfo) == ("ab" * 32 if own else None)

@@ -396,6 +396,8 @@ def _ports(config: Json, host: Json) -> tuple[dict[int, int | None], list[str]]:
 
 
 def own_container(mountinfo: str) -> str | None:
-    """The id of the container in which this process runs: the engine mounts its files by that name."""
-    found = re.search(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) ", mountinfo)
+    """The id of the container in which this process runs: the engine mounts its files over those in /etc.
+
+    On the engine's own machine the same files appear elsewhere for a moment, while it copies into a container."""
+    found = re.search(r"/containers/([0-9a-f]{64})/(hostname|hosts|resolv\.conf) /etc/\2 ", mountinfo)
     return found.group(1) if found else None
