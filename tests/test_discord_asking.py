@@ -219,8 +219,8 @@ async def test_a_command_whose_process_died_is_answered_after_the_next_start(hou
 
 
 async def test_a_command_in_a_thread_is_about_that_thread(house: DiscordHouse) -> None:
-    house.server.threads[2001] = thread(2001, CHANNEL)
-    token = await house.server.commands(EVE, "flag", channel=2001, reason="Bad.")
+    house.server.threads[2900] = thread(2900, CHANNEL)
+    token = await house.server.commands(EVE, "flag", channel=2900, reason="Bad.")
     assert "said nothing here yet" in await said(house, token)
     await house.reply()
     token = await house.server.commands(EVE, "flag", reason="Bad.")

@@ -156,6 +156,7 @@ if (room) {
   function toEnd() {
     atEnd = true;
     scroll.scrollTop = scroll.scrollHeight;
+    top = scroll.scrollTop;
   }
 
   scroll.addEventListener("scroll", () => {
@@ -209,6 +210,7 @@ if (room) {
     const focused = old.contains(document.activeElement) ? sameIn(article, document.activeElement) : null;
     for (const open of old.querySelectorAll("details[open]")) sameIn(article, open)?.setAttribute("open", "");
     old.replaceWith(article);
+    if (atEnd) toEnd(); // until its picture is there, the page may be shorter: nobody went up
     focused?.focus();
   }
 
