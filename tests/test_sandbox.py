@@ -28,7 +28,7 @@ from core.model.replies import Implementation, Role
 from core.repository import Change, Clone
 from core.swap.reconcile import Deed, Known, decide
 from tests.support.bench import Bench
-from tests.support.coding_agents import CLAUDE, CODEX, Agent
+from tests.support.coding_agents import AGENTS, Agent
 from tests.support.hostile import REPLY
 from tests.support.model_stub import KEY, Read, Say, Shell, Text, Write, model
 from tests.support.needs import needs_bubblewrap, needs_engine
@@ -328,7 +328,14 @@ async def test_the_lane_is_the_one_way_out(jail: Prison, kind: str) -> None:
     assert jail.notes() == ""
 
 
-real = [pytest.param(each, id=each.name, marks=each.needs()) for each in (CLAUDE, CODEX)]
+HABITS = {
+    "opencode": {
+        "It tried to write to /sys/kernel/debug/tracing/trace_marker.",
+        "It tried ports of 127.0.0.1 at which nobody listens.",
+    }
+}
+"""What it does whenever it starts, so that people will see it told."""
+real = [pytest.param(each, id=each.name, marks=each.needs()) for each in AGENTS]
 
 
 @needs_bubblewrap
@@ -345,7 +352,7 @@ async def test_a_real_coding_agent_edits_in_bubblewrap_and_meets_no_decoy(agent:
     assert new.read_text() == "fresh = True\n"
     assert (brief.checkout / "shell.txt").exists() == agent.shell, stub.last.results
     told = {line for line in jail.notes().splitlines() if "asked for the address" not in line}
-    assert told == set(), "telemetry at most"
+    assert told <= HABITS.get(agent.name, set()), "telemetry at most"
 
 
 @needs_bubblewrap
@@ -354,7 +361,8 @@ async def test_a_real_coding_agent_that_reads_can_write_nowhere(agent: Agent, ja
     new = jail.bench.where / "checkout" / "new.txt"
     says: list[Say] = [Write(str(new), "x\n"), Shell(f"echo x > {new}; cat {jail.secret.home}/.ssh/id_ed25519")]
     with model(*says, Text(json.dumps(REPLY))) as stub:
-        loose = agent.program(stub, agent.loose()) if agent.name == "claude" else agent.program(stub)
+        # Codex leaves its own sandbox out inside of ours: nothing of it is left to be loosened.
+        loose = agent.program(stub) if agent.name == "codex" else agent.program(stub, agent.loose())
         said = await jail.complaint(replace(loose, sandbox=jail.sandbox("bubblewrap"), lanes=Led(stub.port, KEY)))
     assert not new.exists()
     assert f"tried to write to {new}" in jail.notes()
