@@ -149,7 +149,7 @@ class Follower:
             if told:
                 await rest(self.ending, EDIT_EVERY_S)
             else:
-                changes = await self.store.wait_for_change(changes, LOOK_S, self.ending)
+                changes = await self.store.wait_for_change(changes, LOOK_S, self.ending, of=self.substrate)
 
     async def round(self, *, everything: bool = False) -> bool:
         """Tell what nobody was told yet; False when there was nothing. `everything` also looks after the cards of

@@ -179,7 +179,7 @@ def follow(moss: Moss, substrate: str | None, since: int | None) -> AsyncIterato
 async def _facts(moss: Moss, substrate: str, seq: int) -> AsyncIterator[dict[str, Any] | None]:
     changes, spoke = -1, time.monotonic()
     while True:
-        changes = await moss.store.wait_for_change(changes, LOOK_S)
+        changes = await moss.store.wait_for_change(changes, LOOK_S, of=substrate)
         async with moss.store.reading() as db:
             fresh = await facts.since(db, substrate, seq, FACTS_AT_ONCE)
         for fact in fresh:

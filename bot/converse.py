@@ -227,7 +227,7 @@ async def _live(moss: Moss, substrate: str) -> Version:
     until = time.monotonic() + SWAP_WAIT_S
     seen = -1
     while True:
-        seen = await moss.store.wait_for_change(seen, LOOK_S)
+        seen = await moss.store.wait_for_change(seen, LOOK_S, of=substrate)
         async with moss.store.reading() as db:
             swap = await swaps.in_flight(db, substrate)
             live = await swaps.live_version(db, substrate)

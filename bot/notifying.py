@@ -47,7 +47,7 @@ class Notifier:
                 try:
                     if await self._round(client):
                         pause_s = FIRST_PAUSE_S
-                        changes = await self._store.wait_for_change(changes, LOOK_S, self._ending)
+                        changes = await self._store.wait_for_change(changes, LOOK_S, self._ending, of=self._name)
                         continue
                 except MossError as problem:
                     log.warning("notices wait", substrate=self._name, why=problem.sentence)

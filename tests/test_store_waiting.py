@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.store import Store, facts, marks, posts
-from core.store.store import Change
+from core.store.store import NO_SUBSTRATE, Change
 from tests.support import stored
 from tests.support.databases import DATABASES, opened
 from tests.support.paper_chat import PAPER
@@ -45,6 +45,22 @@ async def test_what_commits_while_nobody_waits_is_not_slept_through(store: Store
         await marks.put(db, store.now(), "reader", 1)
     async with asyncio.timeout(1):
         assert await store.wait_for_change(seen, 30) > seen
+
+
+async def test_who_waits_for_a_substrate_is_woken_by_nothing_else(store: Store) -> None:
+    of = {name: await store.wait_for_change(-1, 30, of=name) for name in (DESK, NO_SUBSTRATE)}
+    waiting = {name: asyncio.create_task(store.wait_for_change(seen, 30, of=name)) for name, seen in of.items()}
+    async with store.writing() as db:
+        await marks.put(db, store.now(), "reader", 1)
+    async with asyncio.timeout(1):
+        assert await waiting[NO_SUBSTRATE] > of[NO_SUBSTRATE]
+    await asyncio.sleep(0.05)
+    assert not waiting[DESK].done()
+    async with store.changing(DESK) as change:
+        await changed(change)
+    async with asyncio.timeout(1):
+        assert await waiting[DESK] > of[DESK]
+    assert await store.wait_for_change(of[NO_SUBSTRATE], 30, of=NO_SUBSTRATE) == of[NO_SUBSTRATE] + 1
 
 
 async def test_a_change_that_fails_wakes_nobody(store: Store) -> None:

@@ -1,6 +1,7 @@
 """The store: readings, and changes that hold their substrate's lock and leave facts in its chain."""
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from core.store.engine import LOCK_WAIT_S, Address, address, connect, for_change
 from core.store.schema import upgrade
 from core.store.tables import chains, facts
 
-__all__ = ["Change", "Store", "insert_once", "upgrade"]
+__all__ = ["NO_SUBSTRATE", "Change", "Store", "insert_once", "upgrade"]
 
-_NO_SUBSTRATE = 7_306_081
+NO_SUBSTRATE = ""
+_NO_SUBSTRATE_LOCK = 7_306_081
 """Any number: the advisory lock under which PostgreSQL changes rows that belong to no substrate."""
 
 
@@ -84,8 +86,9 @@ class Store:
         self._writer = for_changes(engine)
         # Changes of this process wait here, in order and without a connection; other processes wait in the database.
         self._turns: dict[str, asyncio.Lock] = {}
-        self._changes = 0
-        self._changed = asyncio.Event()
+        # Of each substrate, and of everything by the name of None.
+        self._changes: Counter[str | None] = Counter()
+        self._changed: defaultdict[str | None, asyncio.Event] = defaultdict(asyncio.Event)
 
     @classmethod
     async def open(cls, url: str, clock: Clock) -> "Store":
@@ -126,26 +129,28 @@ class Store:
             seq, last = await _locked_head(db, substrate)
             yield Change(db=db, substrate=substrate, now=self.now(), seq=seq, hash=last)
 
-    async def wait_for_change(self, since: int, timeout_s: float, ending: asyncio.Event | None = None) -> int:
+    async def wait_for_change(
+        self, since: int, timeout_s: float, ending: asyncio.Event | None = None, *, of: str | None = None
+    ) -> int:
         """How many changes this process has committed, as soon as there are more than `since`: what the last call said,
         and -1 at first. Or after the timeout, or when all ends: look after each call, since other processes tell
-        nothing."""
-        if self._changes <= since:
-            events = [self._changed, *([ending] if ending else [])]
+        nothing. `of` is a substrate whose changes alone count, or NO_SUBSTRATE."""
+        if self._changes[of] <= since:
+            events = [self._changed[of], *([ending] if ending else [])]
             waiting = [asyncio.create_task(event.wait()) for event in events]
             try:
                 await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in waiting:
                     task.cancel()
-        return self._changes
+        return self._changes[of]
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """As `changing`, for rows that belong to no substrate: people and leases."""
-        async with self._transaction("") as db:
+        async with self._transaction(NO_SUBSTRATE) as db:
             if db.dialect.name == "postgresql":
-                await db.execute(select(func.pg_advisory_xact_lock(_NO_SUBSTRATE)))
+                await db.execute(select(func.pg_advisory_xact_lock(_NO_SUBSTRATE_LOCK)))
             yield db
 
     def now(self) -> datetime:
@@ -154,7 +159,7 @@ class Store:
     @asynccontextmanager
     async def _transaction(self, substrate: str) -> AsyncIterator[AsyncConnection]:
         # SQLite has one writer for everything.
-        turn = self._turns.setdefault("" if self._where.path else substrate, asyncio.Lock())
+        turn = self._turns.setdefault(NO_SUBSTRATE if self._where.path else substrate, asyncio.Lock())
         try:
             async with asyncio.timeout(LOCK_WAIT_S):
                 await turn.acquire()
@@ -165,9 +170,9 @@ class Store:
         try:
             async with transaction(self._writer, self._where) as db:
                 yield db
-            self._changes += 1
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+            for of in (substrate, None):
+                self._changes[of] += 1
+                self._changed.pop(of, asyncio.Event()).set()
         finally:
             turn.release()
 

@@ -79,4 +79,4 @@ async def _claimed(store: Store, substrate: Substrate, why: str) -> tuple[Versio
         except Busy:
             if time.monotonic() > until:
                 raise
-        changes = await store.wait_for_change(changes, LOOK_S)
+        changes = await store.wait_for_change(changes, LOOK_S, of=substrate.name)

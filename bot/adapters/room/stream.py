@@ -7,7 +7,7 @@ from bot.adapters.room.door import Door, NotIn, Proof
 from core.model.errors import MossError
 from core.store import room
 from core.store.room import Post
-from core.store.store import Store
+from core.store.store import NO_SUBSTRATE, Store
 
 LOOK_S = 5.0
 """How long a change that another process made, or the removal of a person, may stay unseen."""
@@ -66,5 +66,5 @@ class Stream:
     async def _change(self, since: int) -> tuple[int, float]:
         """The number of the latest change, and for how long it was waited for: until a change, a while, or the end."""
         began = asyncio.get_running_loop().time()
-        seen = await self._store.wait_for_change(since, LOOK_S, self._ending)
+        seen = await self._store.wait_for_change(since, LOOK_S, self._ending, of=NO_SUBSTRATE)
         return seen, asyncio.get_running_loop().time() - began
