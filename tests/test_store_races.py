@@ -18,6 +18,7 @@ from core.model.errors import Busy, IllegalMove, Unavailable
 from core.model.events import Noun
 from core.model.run import RunState
 from core.store import Store, batches, facts, leases, outbox, runs, swaps, tables
+from core.store.engine import OnceStopped
 from tests.support import stored
 from tests.support.databases import DATABASES, HeldClock, database, opened
 from tests.support.stored import DESK, with_substrate
@@ -297,3 +298,17 @@ async def test_a_lock_held_too_long_ends_in_a_sentence(stores: list[Store], monk
         with pytest.raises(Unavailable, match="try again later"):
             async with stores[0].changing(DESK):
                 pass
+
+
+async def test_a_connection_that_is_ended_twice_at_once_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    """SQLAlchemy does so when what was cancelled is cancelled again in its clean-up, as when Moss stops."""
+    slow = "with recursive n(x) as (select 1 union all select x + 1 from n where x < 1000000) select count(*) from n"
+    db = await OnceStopped(tmp_path / "some.db")
+    busy = asyncio.create_task(db.execute_fetchall(slow))
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(db.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    db.stop()
+    _, left = await asyncio.wait({busy, closing}, timeout=20)
+    assert left == set()

@@ -1,5 +1,6 @@
 """Databases as users name them: addresses, connections, and what a failure of theirs means in one sentence."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -8,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -75,12 +77,31 @@ def for_reading(engine: AsyncEngine) -> AsyncEngine:
 def _sqlite(path: Path) -> AsyncEngine:
     url = URL.create("sqlite+aiosqlite", database=str(path))
     engine = create_async_engine(
-        url, connect_args={"timeout": LOCK_WAIT_S}, pool_timeout=LOCK_WAIT_S, hide_parameters=True
+        url,
+        connect_args={"timeout": LOCK_WAIT_S, "async_creator_fn": OnceStopped},
+        pool_timeout=LOCK_WAIT_S,
+        hide_parameters=True,
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _let_go_sqlite)
     return engine
+
+
+class OnceStopped(aiosqlite.Connection):
+    """When a statement is cancelled, and its clean-up too, SQLAlchemy ends the connection twice at once. Its thread
+    hears only the first; the library would wait for an answer to the second for ever, and Moss with it."""
+
+    def __init__(self, *where: Any, **how: Any) -> None:
+        super().__init__(partial(sqlite3.connect, *where, **how), iter_chunk_size=64)
+        self._thread.daemon = True
+        self._stopped = False
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        if self._stopped:
+            return None
+        self._stopped = True
+        return super().stop()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
