@@ -46,7 +46,7 @@ test: venv
 	@env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest -q -rfE -n 3 --dist worksteal -m "not sweep" $(PYTEST_ARGS)
 
 sweep: venv
-	@$(RUN) pytest -q -s -m sweep $(PYTEST_ARGS)
+	@$(RUN) pytest -q -s -m sweep -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 docs: venv
 	@$(RUN) bot.configuration_doc docs/configuration.md
