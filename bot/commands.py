@@ -46,8 +46,9 @@ class Ask:
         return "".join(self.event.words.split(maxsplit=1)[1:]).strip()
 
     def id(self, noun: str) -> str:
-        """Of what this command makes: made once, however often it is worked on."""
-        return id_from(noun, self.delivery.key)
+        """Of what this command makes: made once, however often it is worked on. Events of another Moss on this machine
+        may be numbered alike, and processes are told apart by their run: so the time counts, too."""
+        return id_from(noun, f"{self.delivery.key}\0{self.event.at.isoformat()}")
 
     async def settled(self, find: Callable[[], Awaitable[str]]) -> str:
         return await self.moss.inbox.settled(self.delivery, find)

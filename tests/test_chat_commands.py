@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bot import cli, inbox, looking, verbs
-from bot.chat import Card
-from bot.commands import VERBS, parse
+from bot.chat import Card, Commanded
+from bot.commands import VERBS, Ask, parse
+from bot.inbox import Delivery
 from bot.looking import PAGE_CHARS, paged
 from bot.permits import allowed
 from bot.whispers import in_chat
@@ -407,3 +408,12 @@ def test_every_verb_has_a_permit_of_its_own_or_is_the_consents(tmp_path: Path) -
     open_ = {name for name, verb in VERBS.items() if not verb.decides and allowed(known, name, "eve") is None}
     assert open_ == {"flag", "status", "batches", "batch", "run", "history", "help"}
     assert {name for name, verb in VERBS.items() if verb.decides} == {"approve", "decline"}
+
+
+def test_what_a_command_makes_has_one_name_and_no_other_moss_here_has_the_same(chat: ChatMoss) -> None:
+    def made(seconds: int) -> str:
+        at = HeldClock()() + timedelta(seconds=seconds)
+        event = Commanded(id="said:1", place=PAPER, person="paper:eve", at=at, words="evolve")
+        return Ask(chat.moss, Delivery(1, event), event, "eve", (), 1).id("run")
+
+    assert made(0) == made(0) != made(1)

@@ -40,8 +40,11 @@ END_S = 30.0
 """What `moss run` may take to end in order: its inbox, its card, its agent."""
 MOSS = (sys.executable, "-c", "from bot.cli import main; main()")
 KEYS = ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY")
-HEEDED = ("ARGV", "MODEL", "BASE_URL", "ENV_FROM", "SANDBOX", "IMAGE", "SHOWS")
-"""What of `[coder]` may be set in the environment of a demo with a real coder."""
+HEEDED = (
+    *(f"CODER__{name}" for name in ("ARGV", "MODEL", "BASE_URL", "ENV_FROM", "SANDBOX", "IMAGE", "SHOWS")),
+    *(f"GATEWAY__{api}__URL" for api in ("ANTHROPIC", "GEMINI", "OPENAI")),
+)
+"""What of these sections may be set in the environment of a demo with a real coder."""
 PATCHES: dict[Fix, tuple[str, ...]] = {"recorded": ("fix.patch",), "wrong": ("wrong.patch",), "none": ()}
 
 
@@ -179,13 +182,13 @@ def settings(host: HostName, fix: Fix) -> dict[str, str]:
 
 
 def thinking(coder: Coder) -> dict[str, str]:
-    """A real coder in place of the recording, with its key, and whatever else of `[coder]` is set here."""
+    """A real coder in place of the recording, with its key, and whatever else of HEEDED is set here."""
     if coder == "recorded":
         return {}
     different = {"MOSS_CODER__PROVIDER": coder, "MOSS_CODER__NAME": coder, "MOSS_CODER__ARGV": json.dumps([coder])}
     if coder == "opencode":
         different["MOSS_CODER__MODEL"] = OPENCODE_MODEL
-    return different | process.safe_env(*KEYS, *(f"MOSS_CODER__{name}" for name in HEEDED))
+    return different | process.safe_env(*KEYS, *(f"MOSS_{name}" for name in HEEDED))
 
 
 def _free_port() -> int:
