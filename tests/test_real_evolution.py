@@ -1,7 +1,9 @@
 """A whole evolution of the desk with a real coding agent: a scripted model plays all seven roles behind it."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.support.coding_agents import CLAUDE, CODEX, Agent
 from tests.support.model_stub import INPUT_TOKENS, KEY, Asked, Read, Say, Text, Write, model
 from tests.support.needs import BUBBLEWRAP
 from tests.support.theatre import UNDER_WAY, eventually
+from tests.support.world import MOSS, ROOT
 
 CONFIG = """
 [moss]
@@ -191,6 +194,30 @@ async def test_a_real_coding_agent_repairs_the_desk(
     assert len(asking) == 3
     assert all(done.spend.tokens > 2 * INPUT_TOKENS for done in asking)
     assert all((done.spend.money_usd > 0) == agent.price for done in asking)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("agent", [pytest.param(each, id=each.name, marks=each.needs()) for each in (CLAUDE, CODEX)])
+def test_the_demo_is_played_to_its_end_with_a_real_coding_agent(agent: Agent, tmp_path: Path) -> None:
+    fixed = (desk.tree(tmp_path / "fixed", "fix.patch") / WHERE).read_text()
+    played: list[Role] = []
+    with model(script=player(fixed, played)) as stub:
+        of = {"claude": "ANTHROPIC", "codex": "OPENAI"}[agent.name]
+        told = {f"{of}_API_KEY": KEY, f"MOSS_GATEWAY__{of}__URL": stub.url, "TMPDIR": str(tmp_path)}
+        path = f"{Path(agent.path).parent}:{os.environ['PATH']}"
+        demo = subprocess.run(
+            [*MOSS, "demo", "--headless", "--host", "process", "--json", "--coder", agent.name],
+            env=told | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+    assert demo.returncode == 0, demo.stderr[-4000:]
+    ending = json.loads(demo.stdout.splitlines()[-1])
+    assert ending["reply_after"].startswith("3 open tickets of Harbor Foods")
+    assert [role for role in played if role is not Role.evaluate] == list(REPLIES)
 
 
 def totals(history: list[Done], stage: Stage) -> int:
