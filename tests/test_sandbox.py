@@ -28,7 +28,7 @@ from core.model.replies import Implementation, Role
 from core.repository import Change, Clone
 from core.swap.reconcile import Deed, Known, decide
 from tests.support.bench import Bench
-from tests.support.coding_agents import AGENTS, Agent
+from tests.support.coding_agents import AGENTS, CLAUDE, CODEX, Agent
 from tests.support.hostile import REPLY
 from tests.support.model_stub import KEY, Read, Say, Shell, Text, Write, model
 from tests.support.needs import needs_bubblewrap, needs_engine
@@ -338,14 +338,23 @@ HABITS = {
 real = [pytest.param(each, id=each.name, marks=each.needs()) for each in AGENTS]
 
 
-@needs_bubblewrap
-@pytest.mark.parametrize("agent", real)
-async def test_a_real_coding_agent_edits_in_bubblewrap_and_meets_no_decoy(agent: Agent, jail: Prison) -> None:
+@pytest.mark.parametrize(
+    ("agent", "kind"),
+    [
+        pytest.param(agent, kind, id=f"{agent.name}-{kind}", marks=[agent.needs(), needs])
+        for agent in AGENTS
+        for kind, needs in (("bubblewrap", needs_bubblewrap), ("container", needs_engine))
+        if kind == "bubblewrap" or agent in (CLAUDE, CODEX)
+    ],
+)
+async def test_a_real_coding_agent_edits_in_a_sandbox_and_meets_no_decoy(agent: Agent, kind: str, jail: Prison) -> None:
     new = jail.bench.where / "checkout" / "new.py"
     says: list[Say] = [Read(str(jail.bench.where / "evidence/brief.json")), Write(str(new), "fresh = True\n")]
     says += [Shell("git status >&2; echo shell > shell.txt"), Text('{"summary": "done"}')]
     with model(*says) as stub:
-        coder = replace(agent.program(stub), sandbox=jail.sandbox("bubblewrap"), lanes=Led(stub.port, KEY))
+        # The container's image has no coding agent; those that are one file can be shown to it.
+        shows = (Path(agent.path),) if kind == "container" else ()
+        coder = replace(agent.program(stub), sandbox=jail.sandbox(kind), lanes=Led(stub.port, KEY), shows=shows)
         brief = await jail.bench.brief(Role.implement, timeout_s=60)
         reply, _ = await ask(coder, brief)
     assert reply == Implementation(summary="done")
