@@ -36,15 +36,18 @@ class Stream:
             self._door.close_stream(person)
 
     async def _follow(self, proof: Proof, since: int | None, data: Callable[[Post], str]) -> AsyncIterator[str]:
-        changes, silent_s = -1, 0.0
+        changes, silent_s, known_s = -1, 0.0, LOOK_S
         while not self._ending.is_set():
             # Counted before it is looked: what changes meanwhile ends the next wait at once.
             changes, waited_s = await self._change(changes)
             try:
                 async with self._store.reading() as db:
-                    person = await self._door.person(db, proof)
-                    head = await room.head(db)
-                    fresh = await room.since(db, head if since is None else since, person, AT_ONCE)
+                    head, known_s = await room.head(db), known_s + waited_s
+                    if head == since and known_s < LOOK_S:
+                        fresh = []
+                    else:
+                        person, known_s = await self._door.person(db, proof), 0.0
+                        fresh = await room.since(db, head if since is None else since, person, AT_ONCE)
             except NotIn:
                 yield "event: out\ndata: {}\n\n"
                 return
