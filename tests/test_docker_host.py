@@ -462,6 +462,7 @@ METHODS: dict[str, Callable[[DockerHost, Path], Awaitable[object]]] = {
     "stop": lambda host, _: host.stop("t-box", 0),
     "remove": lambda host, _: host.remove("t-box"),
     "look": lambda host, _: host.look("t-box"),
+    "strain": lambda host, _: host.strain("t-box"),
     "boxes": lambda host, _: host.boxes({}),
     "portrait": lambda host, _: host.portrait("t-box"),
     "set_restart": lambda host, _: host.set_restart("t-box", "no"),

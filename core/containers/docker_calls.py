@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,13 +17,14 @@ from core.containers import docker_plan as plan
 from core.containers import inside
 from core.containers.docker_engine import if_there
 from core.containers.docker_plan import Json
-from core.containers.host import Output, label
+from core.containers.host import Output, Strain, label
 from core.model import errors
 
 _TAIL_LINES = 15
 _CHUNK_BYTES = 65_536
 _FRAME = struct.Struct(">BxxxL")
 _KILLED = 137
+_TOLD_S = 1.0
 _KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then kill -9 "${p#/proc/}"; fi; done'
 
 
@@ -151,6 +153,22 @@ class _Chunks(io.RawIOBase):
         given, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(given)] = given
         return len(given)
+
+
+def strain(api: Any, name: str) -> Strain:
+    """Of a process that the kernel ended for its memory the engine tells an event, a moment later. It keeps the last
+    few hundred events of all containers."""
+    found = api.inspect_container(name)
+    began, now = (_unix(moment) for moment in (found["State"]["StartedAt"], api.info()["SystemTime"]))
+    wanted = {"container": found["Id"], "event": "oom"}
+    told = any(api.events(since=f"{began:.6f}", until=f"{now + _TOLD_S:.6f}", filters=wanted))
+    counted = api.stats(name, stream=False, one_shot=True).get("pids_stats") or {}
+    return Strain(memory_ended=told, processes=counted.get("current", 0))
+
+
+def _unix(moment: str) -> float:
+    """By the engine's clock."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def run(

@@ -24,7 +24,7 @@ from core.containers.content import digest
 from core.containers.docker_engine import Engine, if_there, inspect, remove, remove_image
 from core.containers.docker_plan import Json
 from core.containers.docker_relay import Relays, client
-from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, label
+from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, Strain, label
 from core.model import errors
 
 T = TypeVar("T")
@@ -225,6 +225,9 @@ class DockerHost:
             await asyncio.sleep(_REASON_S)
             found = await self._inspect(name)
         return plan.state_of(found) if found else None
+
+    async def strain(self, name: str) -> Strain:
+        return await self._about(name, if_there(lambda api: calls.strain(api, name))) or Strain()
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         """A helper whose box is gone is shown in its place, so that somebody removes it."""

@@ -136,6 +136,7 @@ def _isolated(spec: BoxSpec, relay: str, declared: Iterable[str]) -> Json:
         **_harmless(memory_mb=limits.memory_mb, pids=limits.pids, log_mb=4),
         "NetworkMode": f"container:{relay}",
         "NanoCpus": int(limits.cpus * 1e9),
+        "ShmSize": limits.tmp_mb << 20,
         "Tmpfs": tmp,
         "Mounts": [{"Type": "volume", "Target": path, "VolumeOptions": scratch} for path in paths],
     }

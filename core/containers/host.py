@@ -116,6 +116,16 @@ class BoxState:
 
 
 @dataclass(frozen=True, slots=True)
+class Strain:
+    """What a box has met of its limits since it started. On a host that enforces none: nothing."""
+
+    memory_ended: bool = False
+    """The kernel ended it, or one of its processes, for the memory that they took."""
+    processes: int = 0
+    """Now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Portrait:
     """Everything about a box that its replacement must have too. Only adoption asks for it."""
 
@@ -184,6 +194,9 @@ class Host(Protocol):
         """With its relay and its scratch directories. Removing what is gone is fine."""
 
     async def look(self, name: str) -> BoxState | None: ...
+
+    async def strain(self, name: str) -> Strain:
+        """To be asked when something went wrong in a box, so that it can be said why. Of one that is gone: none."""
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]: ...
 

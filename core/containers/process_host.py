@@ -24,7 +24,7 @@ import httpx
 from core import process
 from core.containers import inside
 from core.containers import process_images as images
-from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, label
+from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, Strain, label
 from core.containers.process_box import KILLED, Box, write
 from core.folders import clear, to_its_end
 from core.model import errors
@@ -202,6 +202,9 @@ class ProcessHost:
     async def look(self, name: str) -> BoxState | None:
         box = self._find(name)
         return box.look() if box else None
+
+    async def strain(self, name: str) -> Strain:
+        return Strain()
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         for path in self._boxes.glob(".making-*"):

@@ -7,7 +7,7 @@ from core.containers.commit import image_of
 from core.containers.host import BoxSpec, Host
 from core.folders import lay
 from core.model.errors import AgentFailed, BuildFailed, NotFound
-from core.pipeline.trial import Bench
+from core.pipeline.trial import Bench, limits_met
 from core.redact import Redactor
 from core.repository import Clone
 
@@ -44,6 +44,7 @@ async def _must_pass(  # noqa: PLR0917
         await host.start(box.name)
         code = await host.wait(box.name, timeout_s)
         said = Redactor().text(await host.logs(box.name))
+        met = "" if code == 0 else await limits_met(host, box)
     except (AgentFailed, NotFound) as failed:
         raise BuildFailed(f"The {what} could not be run: {failed.sentence}") from failed
     finally:
@@ -52,4 +53,4 @@ async def _must_pass(  # noqa: PLR0917
     with log.open("a", encoding="utf-8", errors="replace") as file:
         file.write(f"The {what} {'passed' if code == 0 else end}.\n{said}\n")
     if code != 0:
-        raise BuildFailed(f"The {what} {end}. Its last words: {said[-SHOWN_CHARS:].strip()}")
+        raise BuildFailed(f"The {what} {end}.{met} Its last words: {said[-SHOWN_CHARS:].strip()}")

@@ -4,17 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from errno import ENOSPC
+from os import strerror
 from pathlib import Path
 
 from core import agent
 from core.coders.coder import Account, Lane, Lanes
 from core.coders.customary import CUSTOMARY
 from core.containers.host import BoxSpec, Host, Limits, label
-from core.model.errors import AgentFailed, OverBudget, Refused
+from core.model.errors import AgentFailed, NotFound, OverBudget, Refused
 from core.model.keypoints import Task
 from core.model.run import Spend
 from core.model.substrate import Substrate
 from core.model.transcript import Message, Transcript
+
+_NEARLY_ALL = 0.9
+"""Of its processes: those of a bomb come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,16 @@ async def with_model(bench: Bench, box: BoxSpec) -> AsyncIterator[tuple[BoxSpec,
 
 
 async def _replay(host: Host, substrate: Substrate, box: BoxSpec, recorded: Transcript) -> Transcript:
+    try:
+        *said, last = (await _conversation(host, substrate, box, recorded)).messages
+        if last.error is not None:
+            last = last.model_copy(update={"error": f"{last.error}{await limits_met(host, box)}"})
+        return Transcript(messages=(*said, last))
+    finally:
+        await asyncio.shield(host.remove(box.name))
+
+
+async def _conversation(host: Host, substrate: Substrate, box: BoxSpec, recorded: Transcript) -> Transcript:
     limit_s = substrate.trials.timeout_s
     try:
         async with asyncio.timeout(limit_s):
@@ -143,6 +158,26 @@ async def _replay(host: Host, substrate: Substrate, box: BoxSpec, recorded: Tran
         problem = f"The agent did not finish the conversation within {limit_s:.0f} s."
     except AgentFailed as failed:
         problem = failed.sentence
-    finally:
-        await asyncio.shield(host.remove(box.name))
     return Transcript(messages=(*recorded.user_turns(), Message(role="assistant", content="", error=problem)))
+
+
+async def limits_met(host: Host, box: BoxSpec) -> str:
+    """What a box that failed had met of its limits: a sentence to follow the one that says how it failed, or nothing.
+    A full disk the kernel tells the agent alone, so that it is known from its log."""
+    if not host.isolates:
+        return ""
+    strain, limits, met = await host.strain(box.name), box.limits, []
+    if strain.memory_ended:
+        met.append(f"the kernel ended what took more than {limits.memory_mb} MB of memory (`trials.memory_mb`)")
+    if strain.processes >= limits.pids * _NEARLY_ALL:
+        met.append(f"it had {strain.processes} of its {limits.pids} processes (`trials.pids`)")
+    if strerror(ENOSPC) in await _log_of(host, box.name):
+        met.append(f"a directory of its was full at {limits.tmp_mb} MB (`trials.tmp_mb`)")
+    return f" Meanwhile {', and '.join(met)}." if met else ""
+
+
+async def _log_of(host: Host, box: str) -> str:
+    try:
+        return await host.logs(box)
+    except NotFound:  # it was never made
+        return ""

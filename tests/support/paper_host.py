@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe
+from core.containers.host import BoxSpec, BoxState, Output, Portrait, Recipe, Strain
 from core.model.errors import BadInput, Unavailable
 
 BUILT = "sha256:" + "f" * 64
@@ -108,6 +108,9 @@ class PaperHost:
                 box = self.boxes_[name] = replace(box, running=True, exit_code=None)
             self.deeds.append(f"look {name}")
             return box
+
+    async def strain(self, name: str) -> Strain:
+        return Strain()
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         async with self.call():
