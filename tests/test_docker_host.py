@@ -462,6 +462,7 @@ METHODS: dict[str, Callable[[DockerHost, Path], Awaitable[object]]] = {
     "stop": lambda host, _: host.stop("t-box", 0),
     "remove": lambda host, _: host.remove("t-box"),
     "look": lambda host, _: host.look("t-box"),
+    "tidy": lambda host, _: host.tidy(),
     "strain": lambda host, _: host.strain("t-box"),
     "boxes": lambda host, _: host.boxes({}),
     "portrait": lambda host, _: host.portrait("t-box"),
@@ -505,7 +506,7 @@ async def test_whatever_the_engine_does_wrong_is_one_sentence_with_its_mend(faul
 
 async def test_every_method_of_a_host_is_tried_on_a_bad_engine() -> None:
     public = {name for name in vars(DockerHost) if not name.startswith("_")}
-    assert public - {"name", "isolates", "lane_port", "close"} == set(METHODS)
+    assert public - {"name", "isolates", "lane_port", "young_s", "close"} == set(METHODS)
 
 
 @needs_engine

@@ -331,6 +331,18 @@ def test_a_live_box_that_fell_is_started_unless_somebody_else_is_at_it() -> None
     assert deeds(replace(SOUND, needs_adoption=True), fallen) == []
 
 
+def test_a_live_box_that_ended_stays_so_where_its_owner_wants_that() -> None:
+    ended = {code: replace(LIVE_BOX, running=False, exit_code=code) for code in (0, 3)}
+
+    def deed(policy: str, code: int) -> Deed:
+        [(found, _)] = deeds(replace(SOUND, restart=policy), ended[code])
+        return found
+
+    assert [deed("no", 0), deed("no", 3)] == [Deed.report_down] * 2
+    assert [deed("on-failure", 0), deed("on-failure", 3)] == [Deed.report_down, Deed.start_live]
+    assert [deed("always", 0), deed("unless-stopped", 0)] == [Deed.start_live] * 2
+
+
 def test_drift_is_reported_and_never_overwritten() -> None:
     assert deeds(SOUND) == [(Deed.report_drift, "box-2")]
     assert deeds(SOUND, replace(LIVE_BOX, image=IMAGES["f"])) == [(Deed.report_drift, "box-2")]

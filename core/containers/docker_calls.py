@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from core.containers import docker_plan as plan
 from core.containers import inside
-from core.containers.docker_engine import if_there
+from core.containers.docker_engine import if_there, remove, remove_image, remove_volume
 from core.containers.docker_plan import Json
 from core.containers.host import Output, Strain, label
 from core.model import errors
@@ -109,6 +109,27 @@ def lay_over(api: Any, name: str, found: Json, where: str, tar: IO[bytes]) -> No
     scratch_volumes(api, overlay, labels, name)  # what was laid must be seen
     api.remove_container(name, v=True)
     api.create_container_from_config(plan.laid_over(found, overlay), name=name)
+
+
+def tidy(api: Any, ours: Json, before: float) -> tuple[list[str], set[str]]:
+    """What of ours no box needs was removed, and the names of the boxes that are there or may come."""
+    gone, there = [], set()
+    for one in api.containers(all=True, filters=ours):
+        name, labels = one["Names"][0].lstrip("/") if one["Names"] else one["Id"], one["Labels"]
+        if label.SUBSTRATE not in labels and one["State"] != "running" and one["Created"] < before:
+            remove(api, one["Id"], volumes=True)  # of a question, or a look at a live box, that a death has cut off
+            gone.append(name)
+        else:
+            there |= {name, labels.get(plan.RELAY_FOR, name)}
+    for image in api.images(filters=ours):
+        box = (image["Labels"] or {}).get(plan.OVERLAY_FOR)
+        if box and box not in there and image["Created"] < before:
+            remove_image(api, image["Id"])
+            gone.append(f"the files laid over {box}")
+    for volume in api.volumes(filters={**ours, "dangling": True})["Volumes"] or ():
+        if remove_volume(api, volume["Name"]):
+            gone.append(f"the volume {volume['Name']}")
+    return gone, there
 
 
 @contextlib.contextmanager

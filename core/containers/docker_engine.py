@@ -116,6 +116,17 @@ def remove_image(api: Any, image: str) -> None:
         api.remove_image(image)
 
 
+def remove_volume(api: Any, volume: str) -> bool:
+    """Whether it went. Somebody may have taken or removed it meanwhile."""
+    try:
+        api.remove_volume(volume)
+    except APIError as problem:
+        if problem.status_code not in (404, 409):
+            raise
+        return False
+    return True
+
+
 def remove(api: Any, container: str, *, volumes: bool) -> None:
     """Gone when this returns, also when somebody else has begun it."""
     try:

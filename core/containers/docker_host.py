@@ -40,6 +40,8 @@ class DockerHost:
     name = "docker"
     isolates = True
     lane_port: int | None = plan.LANE_PORT
+    young_s = 600.0
+    """What is younger may be in the middle of being made."""
 
     def __init__(
         self, data: Path, owner: str, *, url: str = SOCKET, relay_base: str = RELAY_BASE, silence_s: float = SILENCE_S
@@ -67,6 +69,16 @@ class DockerHost:
     async def has_relay(self) -> bool:
         """Whether the image of relays is there, made by this Moss or by another one."""
         return await self._relays.has_image()
+
+    async def tidy(self) -> list[str]:
+        before = (await self.clock()).timestamp() - self.young_s
+        gone, boxes = await self._engine.do("The tidying", lambda api: calls.tidy(api, self._ours({}), before))
+        gone += await asyncio.to_thread(self._relays.tidy, boxes, before)
+        there = set(await self.images({}))
+        for note in self._built.glob("*"):
+            if note.suffix != ".new" and note.read_text() not in there:
+                note.unlink(missing_ok=True)
+        return gone
 
     async def remove_volume(self, name: str) -> None:
         await self._engine.do(f"The volume `{name}`", if_there(lambda api: api.remove_volume(name)))

@@ -83,7 +83,7 @@ def box(spec: BoxSpec, owner: str, relay: str | None, declared: Iterable[str] = 
         "Env": [f"{name}={value}" for name, value in told.items()],
         "Labels": labels_of(spec, owner),
         "User": spec.user or "",
-        "HostConfig": _isolated(spec, relay, declared) if relay else _live(spec),
+        "HostConfig": _isolated(spec, owner, relay, declared) if relay else _live(spec),
     }
     if spec.command:
         made["Cmd"] = list(inside.filled(spec.command, port=spec.port, state=spec.state_path))
@@ -118,13 +118,14 @@ def probe(image: str, labels: Mapping[str, str], name: str, declared: Iterable[s
     }
 
 
-def _isolated(spec: BoxSpec, relay: str, declared: Iterable[str]) -> Json:
+def _isolated(spec: BoxSpec, owner: str, relay: str, declared: Iterable[str]) -> Json:
     limits = spec.limits
     size = f"size={limits.tmp_mb}m,mode=1777"
     # Tmpfs as well, but such that the engine can read files from it, and that any user may write to; it disappears
     # together with the box.
     scratch = {
         "NoCopy": True,
+        "Labels": {label.OWNER: owner},
         "DriverConfig": {
             "Name": "local",
             "Options": {"type": "tmpfs", "device": "tmpfs", "o": f"nosuid,nodev,{size}"},
@@ -351,6 +352,9 @@ def portrait(found: Json, image: Json) -> Portrait:
     beyond = [words for key, words in _UNUSUAL.items() if (has := host.get(key)) and has != _USUAL.get(key)]
     if (network := host.get("NetworkMode") or "default") not in ("default", "bridge"):
         beyond.append(f"is on the network `{network}`")
+    also = (found.get("NetworkSettings") or {}).get("Networks") or {}
+    usual = {"bridge"} if network in ("default", "bridge") else {network}
+    beyond += [f"is also on the network `{name}`" for name in sorted(also.keys() - usual)]
     if (host.get("IpcMode") or "private") not in ("private", "shareable"):
         beyond.append("shares memory with others")
     if (host.get("RestartPolicy") or {}).get("MaximumRetryCount"):

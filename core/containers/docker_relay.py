@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +24,7 @@ _NAME = "moss/relay"
 _READY_S = 15.0
 _BUILD_S = 300.0
 _LENT_S = 3600
-"""A relay lent to a live box ends by itself after this, should Moss die before it removes it."""
+"""A relay for a moment ends by itself after this, should Moss die before it removes it."""
 _DOCKERFILE = """FROM {base}
 COPY relay.py /relay.py
 USER 65534:65534
@@ -99,7 +99,8 @@ class Relays:
         container, or the engine on another machine: then no socket of a relay can be reached."""
         probe = f"moss-probe-{secrets.token_hex(4)}"
         try:
-            await self._create(probe, {plan.RELAY_FOR: probe}, "none", probe, plan.inward(9))
+            routes = (f"--for={_LENT_S}", *plan.inward(9))
+            await self._create(probe, {plan.RELAY_FOR: probe}, "none", probe, routes)
             await self.start(probe)
             async with self.door(probe) as inside:
                 with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):  # nobody listens behind it
@@ -113,6 +114,16 @@ class Relays:
 
     def forget(self, box: str) -> None:
         shutil.rmtree(self._sockets(box), ignore_errors=True)
+
+    def tidy(self, boxes: Iterable[str], before: float) -> list[str]:
+        """Sockets that lead to none of these boxes. The data directory is one installation's alone."""
+        used, gone = {self._sockets(box) for box in boxes}, []
+        for where in (self._data / "s").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if where not in used and where.stat().st_mtime < before:
+                    shutil.rmtree(where)
+                    gone.append(f"the sockets in {where.name}")
+        return gone
 
     async def _create(  # noqa: PLR0917 - what it is, and what it leads to
         self,

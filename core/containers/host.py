@@ -222,6 +222,10 @@ class Host(Protocol):
     def door(self, name: str) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """A client whose base URL is the agent's port, over whatever leads there."""
 
+    async def tidy(self) -> list[str]:
+        """Remove what stands for no box and no image any more, whatever became of those, and say what that was: empty
+        volumes, sockets, helpers. What is so young that its box may be under way stays. Nothing of another Moss."""
+
     async def remove_volume(self, name: str) -> None:
         """With all that an agent remembers. Of a volume that is gone it is fine, of one in use it is refused."""
 

@@ -48,6 +48,9 @@ class ProcessHost:
     async def ping(self) -> str:
         return f"Plain processes of this machine, isolated from nothing, in {self._boxes}."
 
+    async def tidy(self) -> list[str]:
+        return []
+
     async def remove_volume(self, name: str) -> None:
         if "/" in name:
             raise errors.Refused(f"The directory {name} is its owner's; remove it by hand.")

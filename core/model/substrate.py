@@ -50,7 +50,8 @@ class RunAs(Part):
     """Where the volume is mounted inside the container."""
     user: str | None = None
     restart: Literal["no", "on-failure", "unless-stopped", "always"] = "unless-stopped"
-    """What the engine does when the live container ends. Held back while a swap is under way."""
+    """What the engine does when the live container ends. Held back while a swap is under way. Moss starts one that does
+    not run by the same rule, once an hour, and says so."""
     stop_grace_s: float = Field(default=10, gt=0, le=120)
 
 

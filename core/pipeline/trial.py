@@ -164,14 +164,12 @@ async def _conversation(host: Host, substrate: Substrate, box: BoxSpec, recorded
 async def limits_met(host: Host, box: BoxSpec) -> str:
     """What a box that failed had met of its limits: a sentence to follow the one that says how it failed, or nothing.
     A full disk the kernel tells the agent alone, so that it is known from its log."""
-    if not host.isolates:
-        return ""
     strain, limits, met = await host.strain(box.name), box.limits, []
     if strain.memory_ended:
         met.append(f"the kernel ended what took more than {limits.memory_mb} MB of memory (`trials.memory_mb`)")
     if strain.processes >= limits.pids * _NEARLY_ALL:
         met.append(f"it had {strain.processes} of its {limits.pids} processes (`trials.pids`)")
-    if strerror(ENOSPC) in await _log_of(host, box.name):
+    if host.isolates and strerror(ENOSPC) in await _log_of(host, box.name):
         met.append(f"a directory of its was full at {limits.tmp_mb} MB (`trials.tmp_mb`)")
     return f" Meanwhile {', and '.join(met)}." if met else ""
 

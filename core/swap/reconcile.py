@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 import structlog
@@ -12,20 +13,25 @@ from core.model.errors import MossError
 from core.model.run import RunState
 from core.model.swap import Swap, Version
 from core.model.value import short
-from core.store import claims, consents, notices, runs, substrates, swaps
+from core.store import claims, consents, marks, notices, runs, substrates, swaps
 from core.store.store import Store
+from core.swap.drift import Looks, differences, looks_of
 from core.swap.plan import back_box
 
 _log = structlog.get_logger(__name__)
 
 LIVE, CANDIDATE = "live", "candidate"
 START_S = 10.0
+LOOKS = "looks"
+SETTLED_AFTER = timedelta(minutes=10)
+"""So long the end of a swap may be under way. What still has another policy then got it from somebody else."""
 
 
 class Deed(StrEnum):
     remove_box = "remove_box"
     remove_image = "remove_image"
     start_live = "start_live"
+    report_down = "report_down"
     report_drift = "report_drift"
 
 
@@ -52,6 +58,8 @@ class Known:
     """For each running run, the number of its step under way."""
     images: frozenset[str]
     """That may become live, again or for the first time."""
+    restart: str = "unless-stopped"
+    """What its owner wants to happen when the live box ends."""
 
 
 def decide(known: Known, boxes: Sequence[BoxState], images: Mapping[str, Mapping[str, str]]) -> list[Decision]:
@@ -87,7 +95,12 @@ def _of_live(known: Known, boxes: Mapping[str, BoxState]) -> list[Decision]:
     if box.image != live.image:
         why = f"its box {live.box} runs {short(box.image)} instead of {short(live.image)}"
         return [Decision(Deed.report_drift, live.box, why)]
-    return [] if box.running else [Decision(Deed.start_live, live.box, "it was not running")]
+    if box.running:
+        return []
+    if known.restart == "no" or (known.restart == "on-failure" and box.exit_code == 0):
+        ended = "is not running" if box.exit_code is None else f"ended with exit code {box.exit_code}"
+        return [Decision(Deed.report_down, live.box, f'{ended}, and by `restart = "{known.restart}"` nobody starts it')]
+    return [Decision(Deed.start_live, live.box, "it was not running")]
 
 
 def _at_work(known: Known, labels: Mapping[str, str]) -> bool:
@@ -108,7 +121,10 @@ async def reconcile(store: Store, host: Host, owner: str) -> list[Decision]:
     """What was decided and done. What belongs to a substrate that the store does not know is left alone."""
     async with store.reading() as db:
         names = await substrates.names(db)
-    return [decision for name in names for decision in await _reconcile(store, host, owner, name)]
+    decisions = [decision for name in names for decision in await _reconcile(store, host, owner, name)]
+    if gone := await host.tidy():
+        _log.info("reconcile", deed="tidy", names=gone, why="no box needs it")
+    return decisions
 
 
 async def _reconcile(store: Store, host: Host, owner: str, substrate: str) -> list[Decision]:
@@ -121,12 +137,38 @@ async def _reconcile(store: Store, host: Host, owner: str, substrate: str) -> li
         adopted = await host.look(known.live.box)  # carries no label of ours
         boxes = [*boxes, adopted] if adopted else boxes
     decisions = decide(known, boxes, images)
+    if not [found for found in decisions if known.live and found.name == known.live.box]:
+        decisions += await _changed_by_hand(store, host, known)
     for decision in decisions:
         try:
             await _act(store, host, known, decision)
         except MossError as failed:
             _log.warning("not reconciled", deed=decision.deed, name=decision.name, why=failed.sentence)
     return decisions
+
+
+async def _changed_by_hand(store: Store, host: Host, known: Known) -> list[Decision]:
+    """What the live box is like is kept once it is as it shall stay. A difference counts when two looks in a row have
+    found it: a swap has its last strokes after what is live has been written down."""
+    live = known.live
+    if live is None or known.swap or known.needs_adoption or (seen := await host.portrait(live.box)) is None:
+        return []
+    mine, now = f"{LOOKS} {known.substrate} ", looks_of(seen)
+    name = f"{mine}{live.number} {live.box}"
+    async with store.reading() as db:
+        kept = await marks.get(db, name)
+    if kept is None:
+        if seen.restart in (None, known.restart) or store.now() - live.since > SETTLED_AFTER:
+            async with store.writing() as db:
+                await marks.forget(db, mine)
+                await marks.put(db, store.now(), name, {"was": now.model_dump(), "found": []})
+        return []
+    found = differences(Looks.model_validate(kept["was"]), now)
+    if found != kept["found"]:
+        async with store.writing() as db:
+            await marks.put(db, store.now(), name, {**kept, "found": found})
+        return []
+    return [Decision(Deed.report_drift, live.box, f"its box {live.box} {', '.join(found)}")] if found else []
 
 
 def newest(versions: Sequence[Version], keep: int) -> set[str]:
@@ -139,8 +181,8 @@ async def look_up(store: Store, substrate: str) -> Known:
     async with store.reading() as db:
         live, swap = await swaps.live_version(db, substrate), await swaps.in_flight(db, substrate)
         good = await swaps.last_good(db, substrate)
-        keep = (await substrates.get(db, substrate)).swap.keep_versions
-        needed = newest(await swaps.versions(db, substrate), keep)
+        wanted = await substrates.get(db, substrate)
+        needed = newest(await swaps.versions(db, substrate), wanted.swap.keep_versions)
         needed |= {kept.image for kept in (live, good, swap) if kept}
         needed |= {consent.image for consent in await consents.asked(db, substrate)}
         needed |= {consent.image for consent in await consents.unused(db, substrate)}
@@ -154,6 +196,7 @@ async def look_up(store: Store, substrate: str) -> Known:
             needs_adoption=await substrates.needs_adoption(db, substrate),
             steps=steps,
             images=frozenset(needed),
+            restart=wanted.run.restart,
         )
 
 
@@ -168,6 +211,8 @@ async def _act(store: Store, host: Host, known: Known, decision: Decision) -> No
             await host.remove_image(decision.name)
         case Deed.start_live:
             await _start_live(store, host, known, decision)
+        case Deed.report_down:
+            await _report_down(store, known, decision)
         case Deed.report_drift:
             await _report_drift(store, known, decision.why)
 
@@ -226,9 +271,21 @@ async def _started(host: Host, box: str) -> str | None:
     return None
 
 
+async def _report_down(store: Store, known: Known, decision: Decision) -> None:
+    """Once a day."""
+    async with store.changing(known.substrate) as change:
+        if await _unchanged(store, known):
+            text = (
+                f"The box {decision.name} of {known.substrate} {decision.why}; start it again, or change that setting."
+            )
+            await notices.add(change, "live-down", f"{decision.name} {change.now:%Y-%m-%d}", text, box=decision.name)
+
+
 async def _report_drift(store: Store, known: Known, why: str) -> None:
     async with store.changing(known.substrate) as change:
         if known.live and await _unchanged(store, known):
             version = known.live.number
-            text = f"{known.substrate} is not what went live as version {version}: {why}; run `moss adopt`."
+            text = (
+                f"{known.substrate} is not what went live as version {version}: {why}; undo that, or run `moss adopt`."
+            )
             await notices.add(change, "live-drifted", f"version {version}: {why}", text, version=version)

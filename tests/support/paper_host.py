@@ -109,6 +109,9 @@ class PaperHost:
             self.deeds.append(f"look {name}")
             return box
 
+    async def tidy(self) -> list[str]:
+        return []
+
     async def strain(self, name: str) -> Strain:
         return Strain()
 
