@@ -10,16 +10,22 @@ from typing import Any
 import docker
 import pytest
 
+from core import process
+from core.clock import system_clock
 from core.containers import docker_plan as plan
 from core.containers.docker_host import DockerHost
 from core.containers.host import BoxSpec, Portrait, Volume, label
+from core.model.run import RunState
 from core.model.swap import SwapState, Version
+from core.pipeline.evolve import Evolution
 from core.store import notices, substrates
 from core.swap.drift import differences, looks_of
 from core.swap.reconcile import Deed, reconcile
 from tests.support.containers import SLEEP
+from tests.support.databases import opened
 from tests.support.house import House, a_free_port, a_house, little
 from tests.support.needs import needs_engine
+from tests.support.stored import DESK, OTHER_PLACE, run_in, with_substrate
 from tests.support.swaps import asked_candidate
 
 
@@ -118,6 +124,33 @@ async def test_what_belongs_to_nobody_goes_and_nothing_else_does(house: House, e
         await theirs.tidy()
         await theirs.remove_image(image)
         await theirs.close()
+
+
+async def test_a_checkout_and_the_coders_of_a_run_that_is_over_go_and_those_of_one_at_work_stay(tmp_path: Path) -> None:
+    async with opened("sqlite", tmp_path) as store:
+        await with_substrate(store)
+        async with store.changing(DESK) as change:
+            over = await run_in(change, RunState.running, RunState.failed)
+            at_work = await run_in(change, RunState.running, place=OTHER_PLACE)
+        evolution: Any = Evolution
+        evolution = evolution(store, None, None, None, "test", tmp_path, system_clock, None, str)
+        started = {}
+        for run in (at_work.id, over.id):
+            closed = evolution.work(run) / "checkout" / "closed"
+            closed.mkdir(parents=True)
+            (closed / "left").touch()
+            closed.chmod(0)
+            log, tag = tmp_path / "log", f"{run}/plan-1/1"
+            started[run] = await process.start_detached(("sleep", "300"), cwd=tmp_path, env={}, log=log, tag=tag)
+            async with asyncio.timeout(5):
+                while not process.survivors(tag):  # noqa: ASYNC110 - a program shows its tag a moment after its start
+                    await asyncio.sleep(0.01)
+        await evolution.sweep_all()
+        assert [path.name for path in (tmp_path / "work").iterdir()] == [at_work.id]
+        assert not process.alive(started[over.id], f"{over.id}/plan-1/1")
+        assert process.alive(started[at_work.id], f"{at_work.id}/plan-1/1")
+        await evolution.clear_away(at_work.id)
+        assert list((tmp_path / "work").iterdir()) == []
 
 
 # What was changed by hand
