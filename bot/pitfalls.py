@@ -143,6 +143,8 @@ def of_substrate(substrate: Substrate, host: Host) -> Iterator[Finding]:
     for file in substrate.tasks:
         if not Path(file).is_file():
             yield failed(name, f"`tasks` names {file}, which is not a file; mend the path.")
+    if (fixture := substrate.trials.fixture) and not Path(fixture).is_dir():
+        yield failed(name, f"`trials.fixture` names {fixture}, which is not a directory; mend the path.")
     if substrate.grader and (gone := missing_script(substrate.grader.command)):
         yield failed(name, f"`grader` names {gone}, which does not exist; mend the path.")
     if substrate.tests is None:

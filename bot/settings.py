@@ -397,6 +397,8 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "repository": substrate.repository if remote else path(substrate.repository),
             "tasks": tuple(path(file) for file in substrate.tasks),
         }
+        if substrate.trials.fixture:
+            changes["trials"] = substrate.trials.model_copy(update={"fixture": path(substrate.trials.fixture)})
         if substrate.grader:
             command = anchored(substrate.grader.command, base)
             changes["grader"] = substrate.grader.model_copy(update={"command": command})

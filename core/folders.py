@@ -22,6 +22,7 @@ async def to_its_end(work: Callable[P, R], *args: P.args, **named: P.kwargs) -> 
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         await asyncio.wait({working})
+        working.exception()  # looked at, or asyncio complains that nobody did
         raise
 
 

@@ -210,6 +210,10 @@ AGENTS = {
         "`run.env_from` names LACKING_KEY, which",
     ),
     "a lacking file of tasks": (('"tasks.jsonl"', '"gone.jsonl"'), "gone.jsonl, which is not a file; mend the path."),
+    "a lacking fixture": (
+        ("[substrate.tests]", '[substrate.trials]\nfixture = "./seed"\n[substrate.tests]'),
+        "seed, which is not a directory; mend the path.",
+    ),
     "a lacking grader": (
         ("[substrate.tests]", '[substrate.grader]\ncommand = ["sh", "./grade.sh"]\n[substrate.tests]'),
         "grade.sh, which does not exist; mend the path.",

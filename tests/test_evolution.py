@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bot import verbs
+from core.containers.host import label
 from core.model.keypoints import Keypoint, Level, Matrix, Row, TaskKind
 from core.model.replies import Role
 from core.model.run import Dial, Prepared, RunState, Stage
@@ -76,6 +77,9 @@ async def test_rejected_code_is_told_to_those_who_come_after_and_is_never_their_
     offered = stage.artefact(run, found.diff_artefact).read_text()
     assert (found.insertions, found.deletions) == (1, 1)
     assert "message.split()\n" in offered
+    labels = await stage.moss.host.image_labels(found.image)
+    whose = [labels[name] for name in (label.RUN, label.ITERATION, label.COMMIT, label.TREE)]
+    assert whose == [run.id, "2", found.commit, found.tree]
 
 
 async def test_reviewers_get_the_plan_and_the_diff_that_they_judge(stage: Theatre) -> None:

@@ -54,10 +54,12 @@ def test_relative_paths_start_at_the_file_wherever_moss_is_called(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     text = GOOD.replace('repository = "agent"', 'repository = "../agent"\ntasks = ["golden.jsonl"]')
+    text += '\n[substrate.trials]\nfixture = "./seed"\n'
     made = settings(tmp_path, text)
     assert made.data == tmp_path / "data"
     assert made.substrate_named("desk").repository == str(tmp_path.parent / "agent")
     assert made.substrate_named("desk").tasks == (str(tmp_path / "golden.jsonl"),)
+    assert made.substrate_named("desk").trials.fixture == str(tmp_path / "seed")
     assert made.coder.argv[0] == str(tmp_path / "coder.py")
 
 

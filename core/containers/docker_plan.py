@@ -77,7 +77,8 @@ def box(spec: BoxSpec, owner: str, relay: str | None, declared: Iterable[str] = 
     """The container of a box. `relay` is the id of the container whose network an isolated one joins; `declared` are
     the volumes that its image declares."""
     check_digest(spec.image)
-    told = inside.environment(spec, port=spec.port, state=spec.state_path)
+    fixture = spec.fixture.target if spec.fixture else None
+    told = inside.environment(spec, port=spec.port, state=spec.state_path, fixture=fixture)
     made: Json = {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in told.items()],
@@ -133,13 +134,16 @@ def _isolated(spec: BoxSpec, owner: str, relay: str, declared: Iterable[str]) ->
     }
     tmp = {} if spec.state_path == "/tmp" else {"/tmp": f"rw,exec,nosuid,nodev,{size}"}
     paths = sorted({spec.state_path, *declared} - tmp.keys())
+    mounts: list[Json] = [{"Type": "volume", "Target": path, "VolumeOptions": scratch} for path in paths]
+    if given := spec.fixture:
+        mounts.append({"Type": "bind", "Source": given.name, "Target": given.target, "ReadOnly": True})
     return {
         **_harmless(memory_mb=limits.memory_mb, pids=limits.pids, log_mb=4),
         "NetworkMode": f"container:{relay}",
         "NanoCpus": int(limits.cpus * 1e9),
         "ShmSize": limits.tmp_mb << 20,
         "Tmpfs": tmp,
-        "Mounts": [{"Type": "volume", "Target": path, "VolumeOptions": scratch} for path in paths],
+        "Mounts": mounts,
     }
 
 

@@ -25,6 +25,7 @@ class label:
     PURPOSE = "moss.purpose"
     """`candidate`, `trial`, `check`, `live`, `relay` or `coder`."""
     RUN = "moss.run"
+    ITERATION = "moss.iteration"
     STEP = "moss.step"
     COMMIT = "moss.commit"
     TREE = "moss.tree"
@@ -100,6 +101,8 @@ class BoxSpec:
     isolated: bool = True
     """No network, read-only root, no capabilities, limits, state on a scratch directory. Only the live box is not."""
     state_path: str = "/state"
+    fixture: Volume | None = None
+    """A directory of this machine that an isolated box sees, read-only. A process is told where it is."""
     limits: Limits = Limits()
     lane: Path | None = None
     """A unix socket of this machine, the only way out of an isolated box."""

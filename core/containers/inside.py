@@ -11,8 +11,10 @@ TOLD = ("PORT", "MOSS_STATE_DIR")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 
 
-def environment(spec: BoxSpec, *, port: int | None, state: str) -> dict[str, str]:
-    told = {"MOSS_STATE_DIR": state} | ({"PORT": str(port)} if port else {})
+def environment(spec: BoxSpec, *, port: int | None, state: str, fixture: str | None = None) -> dict[str, str]:
+    told = {"MOSS_STATE_DIR": state}
+    told |= {"PORT": str(port)} if port else {}
+    told |= {"MOSS_FIXTURE_DIR": fixture} if fixture else {}
     return {**spec.env, **told}
 
 

@@ -38,7 +38,8 @@ class Box:
         return port
 
     def env(self, port: int) -> dict[str, str]:
-        told = inside.environment(self.spec, port=port, state=str(self.state))
+        fixture = self.spec.fixture.name if self.spec.fixture else None
+        told = inside.environment(self.spec, port=port, state=str(self.state), fixture=fixture)
         return process.safe_env(**{"HOME": str(self.home), "TMPDIR": str(self.home), **told})
 
     def pid(self) -> int | None:
@@ -80,12 +81,13 @@ class Box:
 
 
 def spec_of(about: dict[str, Any]) -> BoxSpec:
-    volume, command = about["volume"], about["command"]
+    volume, fixture, command = about["volume"], about.get("fixture"), about["command"]
     return BoxSpec(
         **{
             **about,
             "command": tuple(command) if command else None,
             "volume": Volume(**volume) if volume else None,
+            "fixture": Volume(**fixture) if fixture else None,
             "limits": Limits(**about["limits"]),
         }
     )

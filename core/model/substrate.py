@@ -157,6 +157,10 @@ class Trials(Part):
     pids: int = Field(default=128, ge=8)
     tmp_mb: int = Field(default=64, ge=1)
     timeout_s: float = Field(default=600, gt=0)
+    fixture: str | None = None
+    """A directory of this machine, of which every trial finds a copy of its own, read-only."""
+    fixture_path: str = Field(default="/fixture", pattern=r"^/[^/]")
+    """Where it finds that; it is told in MOSS_FIXTURE_DIR."""
     env: dict[str, str] = {}
     """What the agent gets on trial besides `run.env`, and instead of it. `{gateway}` and `{token}` stand for the way to
     its model: the address of the model gateway, and what counts as a key there."""

@@ -20,7 +20,7 @@ from core.model.transcript import Message, Transcript
 from core.model.value import new_id
 from core.pipeline.make import check_image, make_image
 from core.pipeline.tasks import grade, load_tasks
-from core.pipeline.trial import Bench, with_model
+from core.pipeline.trial import Bench, equipped
 from core.repository import Clone
 
 NONSENSE = "The moon is made of cheese, and that is all there is to say about it."
@@ -175,7 +175,7 @@ async def _on_trial(checking: Checking, image: str, tasks: Sequence[Task]) -> No
     """The agent itself, isolated as in every trial."""
     host, substrate, tell = checking.bench.host, checking.substrate, checking.tell
     began = time.monotonic()
-    async with with_model(checking.bench, checking.bench.box("agent", image, "check")) as (box, lane):
+    async with equipped(checking.bench, checking.bench.box("agent", image, "check")) as (box, lane):
         try:
             try:
                 await host.create(box)

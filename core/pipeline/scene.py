@@ -78,7 +78,12 @@ class Scene:
 
     @property
     def bench(self) -> Bench:
-        labels = {label.OWNER: self.owner, label.RUN: self.run.id, label.STEP: str(self.n)}
+        labels = {
+            label.OWNER: self.owner,
+            label.RUN: self.run.id,
+            label.ITERATION: str(self.step.iteration),
+            label.STEP: str(self.n),
+        }
         prefix = f"moss-{self.run.id}-{self.n}"
         account = self._account(f"{self.step.name}/trials")
         return Bench(self.host, self.substrate, prefix, labels, self.work / "laid", self.lanes, account, self._paid)

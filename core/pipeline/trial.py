@@ -17,6 +17,7 @@ from core.model.keypoints import Task
 from core.model.run import Spend
 from core.model.substrate import Substrate
 from core.model.transcript import Message, Transcript
+from core.pipeline.fixture import with_fixture
 
 _NEARLY_ALL = 0.9
 """Of its processes: those of a bomb come and go."""
@@ -91,7 +92,7 @@ async def replay_all(bench: Bench, image: str, tasks: Sequence[Task], trials: in
 
 async def _on_trial(bench: Bench, wanted: BoxSpec, recorded: Transcript) -> Transcript:
     """Raises OverBudget when the agent's model has used up what was left."""
-    async with with_model(bench, wanted) as (box, lane):
+    async with equipped(bench, wanted) as (box, lane):
         if lane is None:
             return await _replay(bench.host, bench.substrate, box, recorded)
         replaying = asyncio.create_task(_replay(bench.host, bench.substrate, box, recorded))
@@ -108,7 +109,17 @@ async def _on_trial(bench: Bench, wanted: BoxSpec, recorded: Transcript) -> Tran
 
 
 @asynccontextmanager
-async def with_model(bench: Bench, box: BoxSpec) -> AsyncIterator[tuple[BoxSpec, Lane | None]]:
+async def equipped(bench: Bench, box: BoxSpec) -> AsyncIterator[tuple[BoxSpec, Lane | None]]:
+    """The box with all that an agent has on trial."""
+    async with (
+        with_fixture(box, bench.substrate.trials, bench.scratch) as provided,
+        _with_model(bench, provided) as made,
+    ):
+        yield made
+
+
+@asynccontextmanager
+async def _with_model(bench: Bench, box: BoxSpec) -> AsyncIterator[tuple[BoxSpec, Lane | None]]:
     """The box with a way to the model of its agent, where the agent has one and Moss knows how to lead there."""
     run, given = bench.substrate.run, bench.substrate.trials.env
     box = replace(box, env={**box.env, **given})
