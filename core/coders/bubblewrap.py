@@ -16,9 +16,14 @@ from core import process
 from core.coders import post
 from core.coders.coder import STDERR, STDOUT, Ended, Lane, Order
 from core.coders.showing import SYSTEM, Secret, Shown, needed
+from core.containers.docker_plan import CODER_MB, CODER_PIDS
 from core.model.errors import Unavailable
 
 PROGRAM = "bwrap"
+MOST = {"megabytes": CODER_MB, "processes": CODER_PIDS}
+"""As a container gives it, but held by looking ten times a second: whoever owns no control group has no other way to
+limit the sum. What the kernel limits for each process adds up, and its limit of a user's processes does not hold root
+and, before Linux 5.14, counts all that the user runs anywhere."""
 _SCRATCH_BYTES = 512 << 20
 _TRAP_BYTES = 1 << 20
 _TRY_S = 20.0
@@ -59,7 +64,7 @@ class Bubblewrap:
         brief = order.brief
         homes = (self.secret.home,) if post.may_be_covered(self.secret.home) else ()
         traps = post.traps(self.secret, homes)
-        async with post.opened(order, order.env, traps) as office:
+        async with post.opened(order, order.env, traps, most=MOST) as office:
             argv = (*_start(_found()), *command(order, office.where, traps, self.secret))
             finished = await process.run(
                 argv,

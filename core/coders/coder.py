@@ -214,6 +214,8 @@ class Ended:
     finished: process.Finished
     deeds: tuple[str, ...] = ()
     """What it tried and could not do, each as the rest of a sentence about the program."""
+    excess: str | None = None
+    """What it took too much of, for which it was ended, likewise."""
 
 
 class Sandbox(Protocol):

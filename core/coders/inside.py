@@ -28,8 +28,11 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import witness  # type: ignore[import-not-found]
 
-_LOOK_S = 0.5
-"""How often the kernel's counters are looked at; how often what lives on, is a matter of hundredths."""
+_LOOK_S = 0.1
+"""How often it is looked what the program takes, and at the kernel's counters; how often what lives on, is a matter of
+hundredths."""
+_FIRST_TO_GO = 500
+"""Where memory is short on the whole machine, the kernel ends what is in here rather than Moss or an agent."""
 _MOST = 20
 """Sentences; a program that tries a thing a thousand times has tried it."""
 
@@ -209,8 +212,25 @@ def end_all() -> None:
         reap({})
 
 
-def watch(pid: int, post: Post, traps: Traps, before: dict[str, int], deadline: float) -> int | None:
-    """Until the program has ended: how. Or until its time is over, or Moss is gone."""
+def excess(most: dict[str, int]) -> str | None:
+    """What there is too much of, as the rest of a sentence. Pages that processes share count once at most."""
+    pids = others()
+    if len(pids) > most["processes"]:
+        return f"had more than {most['processes']} processes at once"
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/statm") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+            pages += resident - shared
+    if pages * os.sysconf("SC_PAGE_SIZE") > most["megabytes"] << 20:
+        return f"took more than {most['megabytes']} MB of memory"
+    return None
+
+
+def watch(  # noqa: PLR0917
+    pid: int, post: Post, traps: Traps, before: dict[str, int], deadline: float, most: dict[str, int] | None
+) -> int | None:
+    """Until the program has ended: how. Or until its time is over, it takes too much, or Moss is gone."""
     ended: dict[int, int] = {}
     woken = woken_by_children()
     selector = selectors.DefaultSelector()
@@ -229,6 +249,9 @@ def watch(pid: int, post: Post, traps: Traps, before: dict[str, int], deadline: 
                 key.data()
         reap(ended)
         look(post, before)
+        if most and pid not in ended and (what := excess(most)):
+            post.tell("excess", what)
+            return None
     return ended.get(pid)
 
 
@@ -270,6 +293,8 @@ def lane_opened(order: dict[str, Any]) -> threading.Thread | None:
 
 
 def main(where: str) -> None:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(_FIRST_TO_GO))
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     post = Post(where)
@@ -287,7 +312,7 @@ def main(where: str) -> None:
         lane.start()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)  # what the program does not read is not held open for it
-    code = watch(pid, post, traps, before, deadline)
+    code = watch(pid, post, traps, before, deadline, order["most"])
     lives_on = code is not None and left(order["grace_s"])
     end_all()
     traps.happened()

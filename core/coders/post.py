@@ -85,6 +85,8 @@ class Told:
     left: bool = False
     deeds: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    excess: str | None = None
+    """What it took too much of, for which it was ended."""
 
 
 @dataclass(slots=True)
@@ -104,9 +106,17 @@ class Post:
 
 
 @asynccontextmanager
-async def opened(order: Order, env: Mapping[str, str], traps: Traps, *, beside: bool = False) -> AsyncIterator[Post]:
+async def opened(
+    order: Order,
+    env: Mapping[str, str],
+    traps: Traps,
+    *,
+    beside: bool = False,
+    most: Mapping[str, int] | None = None,
+) -> AsyncIterator[Post]:
     """A directory beside the fresh home, with a socket at which one caller gets the order: the starter, since it calls
-    before the program exists. `beside` an environment that the image has, the program gets this one."""
+    before the program exists. `beside` an environment that the image has, the program gets this one. `most` is what the
+    starter lets it take, where nobody else limits it."""
     where = order.home.with_name(f"{order.home.name}.post")
     await asyncio.to_thread(_lay, where, order)
     post = Post(where)
@@ -115,6 +125,7 @@ async def opened(order: Order, env: Mapping[str, str], traps: Traps, *, beside: 
         "argv": list(order.argv),
         "env": dict(env),
         "beside": beside,
+        "most": most,
         "writable": {str(path): may for path, may in _writable(order, traps).items()},
         "cwd": str(brief.checkout),
         "port": PORT,
@@ -173,6 +184,8 @@ def _hear(told: Told, line: bytes) -> None:
             told.deeds.append(what)
         case {"note": str(what)}:
             told.notes.append(what)
+        case {"excess": str(what)}:
+            told.excess = what
         case {"ended": int(code), "left": bool(left)}:
             told.code, told.left = code, left
 
@@ -188,14 +201,14 @@ def ended(order: Order, finished: process.Finished, told: Told, sandbox: str) ->
         mend = "see that it is there, and name under `shows` what else it needs"
         raise Unavailable(f"`{order.argv[0]}` did not start in the sandbox {sandbox}: {why}; {mend}.")
     deeds = list(dict.fromkeys(told.deeds))
-    if told.began and told.code is None and not stopped:
+    if told.began and told.code is None and told.excess is None and not stopped:
         deeds.append("ended what watched over it")
     if seen := [*deeds, *dict.fromkeys(told.notes)]:
         _log.info("a coder met the walls of its sandbox", tag=brief.tag, sandbox=sandbox, what=seen)
         (brief.artefacts / NOTES).write_text("".join(f"It {what}.\n" for what in seen), encoding="utf-8")
     code = finished.exit_code if told.code is None else told.code
     left = finished.left_behind or told.left
-    return Ended(replace(finished, exit_code=code, left_behind=left), tuple(deeds))
+    return Ended(replace(finished, exit_code=code, left_behind=left), tuple(deeds), told.excess)
 
 
 def _lay(where: Path, order: Order) -> None:

@@ -183,6 +183,8 @@ class Program:
             raise self._misconduct(brief, f"{' and '.join(wrong)} in role {brief.role}{ending}", spend)
         if done.timed_out:
             raise failed(self, brief, f"it did not end within {brief.timeout_s:.0f} s and was killed", spend)
+        if ended.excess:
+            raise failed(self, brief, f"it {ended.excess} and was killed", spend)
         if done.cut:
             limit = brief.output_limit_bytes
             raise failed(self, brief, f"it printed more than {limit} bytes and was killed", spend)
