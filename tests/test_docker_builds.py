@@ -2,14 +2,17 @@
 
 import asyncio
 import secrets
+import shutil
 import time
 from pathlib import Path
 
 import docker
 import pytest
 
+from core.containers import docker_calls
+from core.containers.docker_host import DockerHost
 from core.containers.host import Recipe, label
-from core.model.errors import BuildFailed
+from core.model.errors import BuildFailed, Unavailable
 from core.model.substrate import Build
 from tests.support.containers import Stage, context, docker_image, docker_stage, recipe
 from tests.support.needs import needs_engine
@@ -37,6 +40,35 @@ async def test_a_build_that_takes_too_much_memory_is_killed_and_says_which_setti
     with pytest.raises(BuildFailed, match=r"a step was killed; .* raise `build\.memory_mb`\. Its log ends:"):
         await stage.host.build(step(tmp_path / "greedy", greedy, memory_mb=64))
     assert await stage.host.build(step(tmp_path / "modest", greedy, memory_mb=512))
+
+
+async def test_a_build_that_talks_without_end_is_ended_and_leaves_a_short_log(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_calls, "LOG_BYTES", 2_000_000)
+    talks = "import sys; all(sys.stdout.write('y' * 1000 + chr(10)) for _ in range({}))"
+    modest, endless = step(tmp_path / "modest", talks.format(1000)), step(tmp_path / "endless", talks.format(10**9))
+    assert await stage.host.build(modest)
+    with pytest.raises(BuildFailed, match="because it said more than 2 MB; let it say less"):
+        await stage.host.build(endless)
+    assert modest.log.stat().st_size > 1_000_000
+    assert endless.log.stat().st_size < 3_000_000
+
+
+@pytest.mark.sweep
+async def test_a_build_that_fills_the_disk_is_ended_before_it_is_full(stage: Stage, tmp_path: Path) -> None:
+    assert isinstance(stage.host, DockerHost)
+    root = docker.from_env().info()["DockerRootDir"]
+    free = shutil.disk_usage(root).free
+    stage.host.spare_bytes = free - 400_000_000
+    fills = "full = open('/full', 'wb'); all(full.write(bytes(1 << 20)) for _ in range({}))"
+    assert await stage.host.build(step(tmp_path / "modest", fills.format(50)))
+    with pytest.raises(BuildFailed, match=r"less than .* GB of the engine's disk was left; let it write less"):
+        await stage.host.build(step(tmp_path / "greedy", fills.format(20_000)))
+    assert shutil.disk_usage(root).free > free - 4_000_000_000
+    stage.host.spare_bytes = 10**15
+    with pytest.raises(Unavailable, match="Nothing is built while less than"):
+        await stage.host.build(step(tmp_path / "again", "pass"))
 
 
 async def test_a_build_gets_the_processors_that_its_owner_gives_it(stage: Stage, tmp_path: Path) -> None:

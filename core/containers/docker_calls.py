@@ -20,6 +20,8 @@ from core.containers.docker_plan import Json
 from core.containers.host import Output, Strain, label
 from core.model import errors
 
+LOG_BYTES = 64_000_000
+"""A build that says more is ended: its log lies on Moss's disk."""
 _TAIL_LINES = 15
 _CHUNK_BYTES = 65_536
 _FRAME = struct.Struct(">BxxxL")
@@ -31,12 +33,17 @@ _KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then
 def build(api: Any, order: Json, log: Path | None, limits: Json | None = None) -> str:
     """The image's digest; what the builder says goes to the log as it comes. `limits` are parameters of the request,
     of which docker-py knows only some."""
-    image, tail = None, ""
+    image, tail, said_bytes = None, "", 0
     api.params = limits or {}
     with log.open("ab", buffering=0) if log else contextlib.nullcontext(io.BytesIO()) as out:
         for said in api.build(**order, rm=True, forcerm=True, pull=False, decode=True, use_config_proxy=False):
             text = said.get("stream") or said.get("error") or said.get("status", "") + "\n"
             _write(out, text)
+            said_bytes += len(text)
+            if said_bytes > LOG_BYTES:
+                raise errors.BuildFailed(
+                    f"The build was ended, because it said more than {LOG_BYTES // 1_000_000} MB; let it say less."
+                )
             tail = (tail + text)[-2000:]
             image = (said.get("aux") or {}).get("ID") or image
             if problem := said.get("error"):

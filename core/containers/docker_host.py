@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import posixpath
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -32,6 +33,7 @@ T = TypeVar("T")
 SOCKET = "unix:///var/run/docker.sock"
 RELAY_BASE = "python:3.11-slim-bookworm"
 SILENCE_S = 60.0
+_LOOK_S = 0.2
 _REASON_S = 0.3
 """The engine hears that a box ended, and that memory was the reason, on two ways of which the second may be longer."""
 
@@ -40,6 +42,8 @@ class DockerHost:
     name = "docker"
     isolates = True
     lane_port: int | None = plan.LANE_PORT
+    spare_bytes = 1_000_000_000
+    """What no build may take of the engine's disk."""
     young_s = 600.0
     """What is younger may be in the middle of being made."""
 
@@ -119,7 +123,7 @@ class DockerHost:
         limits = plan.build_limits(recipe.memory_mb, recipe.cpus)
         try:
             async with asyncio.timeout(recipe.timeout_s):
-                image = await self._engine.follow("The build", lambda api: calls.build(api, order, recipe.log, limits))
+                image = await self._watched(lambda api: calls.build(api, order, recipe.log, limits))
         except errors.BadInput as problem:  # the Dockerfile is not one
             raise errors.BuildFailed(problem.sentence) from problem
         except TimeoutError:
@@ -135,6 +139,26 @@ class DockerHost:
         new.write_text(image)
         new.replace(remembered)
         return image
+
+    async def _watched(self, build: Callable[[Any], str]) -> str:
+        """The engine takes no limit of disk for a build, so one that fills it up is ended before others suffer."""
+        root = Path(await self._engine.do("The engine", lambda api: str(api.info()["DockerRootDir"])))
+        if not root.is_dir():  # it is the disk of another machine
+            return await self._engine.follow("The build", build)
+        spare = f"{self.spare_bytes / 1e9:.1f} GB of the engine's disk"
+        if shutil.disk_usage(root).free < self.spare_bytes:
+            raise errors.Unavailable(f"Nothing is built while less than {spare} is free; free space.")
+        building = asyncio.ensure_future(self._engine.follow("The build", build))
+        try:
+            while not (await asyncio.wait({building}, timeout=_LOOK_S))[0]:
+                if shutil.disk_usage(root).free < self.spare_bytes:
+                    raise errors.BuildFailed(
+                        f"The build was ended, because less than {spare} was left; let it write less, or free space."
+                    )
+            return building.result()
+        finally:
+            building.cancel()
+            await asyncio.gather(building, return_exceptions=True)
 
     async def _refuse_labels_of_ours(self, image: str, ordered: Mapping[str, str]) -> None:
         """Everything made from an image inherits its labels, and by ours we tell what we may remove."""
