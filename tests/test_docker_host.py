@@ -13,7 +13,7 @@ import pytest
 from core import process
 from core.containers import docker_plan as plan
 from core.containers.docker_host import DockerHost
-from core.containers.host import BoxSpec, Limits, Volume, label
+from core.containers.host import BoxSpec, Limits, Strain, Volume, label
 from core.model.errors import AgentFailed, BadInput, BuildFailed, Unavailable
 from tests.support.containers import (
     OWNER,
@@ -115,6 +115,14 @@ async def test_a_box_that_eats_all_its_memory_is_said_to_have_done_so(stage: Sta
     found = await stage.host.look(spec.name)
     assert found
     assert found.out_of_memory
+
+
+@needs_engine
+async def test_a_box_that_never_ran_or_is_gone_has_met_no_limit(stage: Stage) -> None:
+    spec = stage.spec()
+    await stage.host.create(spec)
+    assert await stage.host.strain(spec.name) == Strain()
+    assert await stage.host.strain("t-nobody") == Strain()
 
 
 @needs_engine
@@ -403,6 +411,7 @@ async def test_a_portrait_names_what_no_box_of_ours_could_have(
         ports={"8080/tcp": ("127.0.0.1", unused_tcp_port), "53/udp": unused_tcp_port},
         privileged=True,
         mem_limit="64m",
+        cpuset_cpus="0",
         user="4711",
         entrypoint=["env"],
         tmpfs={"/scratch": "size=1m"},
@@ -416,6 +425,7 @@ async def test_a_portrait_names_what_no_box_of_ours_could_have(
     assert set(portrait.beyond) >= {
         "is privileged",
         "has a memory limit",
+        "is bound to some processors",
         "has a tmpfs",
         "has an entrypoint of its own",
         "publishes port 8080 on 127.0.0.1 only",

@@ -253,7 +253,7 @@ def unshaken() -> Iterator[None]:
     ticking = asyncio.create_task(tick())
     yield
     ticking.cancel()
-    assert max(pauses_s) < 3
+    assert max(pauses_s) < 5
     assert highest_mb() - before_mb < 64
 
 
