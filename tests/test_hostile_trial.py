@@ -23,9 +23,11 @@ from core import agent, process
 from core.containers.docker_host import DockerHost
 from core.containers.host import label
 from core.gateway.gateway import Gateway
+from core.model.errors import BuildFailed
 from core.model.keypoints import Task, TaskKind
 from core.model.substrate import Health, Substrate
 from core.model.transcript import Message, Transcript
+from core.pipeline.make import check_image
 from core.pipeline.trial import Bench, replay_all
 from tests.support import hostile_agent
 from tests.support.containers import OWNER, recipe, until_log
@@ -275,22 +277,22 @@ def slow(value: object) -> object:
     return pytest.param(value, marks=pytest.mark.sweep)
 
 
-BROKE_OFF, MEANWHILE = r"The agent broke off the turn: [^.]*\.", r" Meanwhile "
+BROKE_OFF, MET = r" The agent broke off the turn: [^.]*\.", r"It met a limit: "
 MEMORY = r"the kernel ended what took more than 96 MB of memory \(`trials\.memory_mb`\)\."
 BOMBS = [
-    slow(Bomb("memory", 200, BROKE_OFF + MEANWHILE + MEMORY, "200 MB")),
-    Bomb("memory of a child", 200, BROKE_OFF + MEANWHILE + MEMORY, "the child ended well"),
+    slow(Bomb("memory", 200, MET + MEMORY + BROKE_OFF, "200 MB")),
+    Bomb("memory of a child", 200, MET + MEMORY + BROKE_OFF, "the child ended well"),
     Bomb(
         "processes",
         100,
-        rf"The agent did not answer a turn within 2 s\.{MEANWHILE}it had 2\d of its 24 processes \(`trials\.pids`\)\.",
+        rf"{MET}it had 2\d of its 24 processes \(`trials\.pids`\)\. The agent did not answer a turn within 2 s\.",
         "100 processes",
     ),
     slow(
         Bomb(
             "needed disk",
             40,
-            rf"{BROKE_OFF}{MEANWHILE}a directory of its was full at 8 MB \(`trials\.tmp_mb`\)\.",
+            rf"{MET}a directory of its was full at 8 MB \(`trials\.tmp_mb`\)\.{BROKE_OFF}",
             "40 MB",
         )
     ),
@@ -343,3 +345,12 @@ async def test_probes_read_no_more_than_they_must(prison: Prison) -> None:
         assert "is not `boot_id` and `beat` in JSON" in found.sentence
     finally:
         await prison.host.remove(box.name)
+
+
+@pytest.mark.sweep
+async def test_a_smoke_test_that_takes_too_much_names_the_limit_too(prison: Prison) -> None:
+    smoke = (*TURN, json.dumps({"bomb": "memory", "much": 200}))
+    bench = replace(prison.bench, substrate=prison.bench.substrate.model_copy(update={"smoke": smoke}))
+    clone: Any = None  # there are no tests to be taken from it
+    with pytest.raises(BuildFailed, match=rf"ended with exit code 137\. {MET}{MEMORY} Its last words:"):
+        await check_image(bench, clone, prison.image, "c1", prison.tmp / "checks.log")

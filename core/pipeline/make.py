@@ -53,4 +53,4 @@ async def _must_pass(  # noqa: PLR0917
     with log.open("a", encoding="utf-8", errors="replace") as file:
         file.write(f"The {what} {'passed' if code == 0 else end}.\n{said}\n")
     if code != 0:
-        raise BuildFailed(f"The {what} {end}.{met} Its last words: {said[-SHOWN_CHARS:].strip()}")
+        raise BuildFailed(f"The {what} {end}. {met}Its last words: {said[-SHOWN_CHARS:].strip()}")

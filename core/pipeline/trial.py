@@ -151,7 +151,7 @@ async def _replay(host: Host, substrate: Substrate, box: BoxSpec, recorded: Tran
     try:
         *said, last = (await _conversation(host, substrate, box, recorded)).messages
         if last.error is not None:
-            last = last.model_copy(update={"error": f"{last.error}{await limits_met(host, box)}"})
+            last = last.model_copy(update={"error": f"{await limits_met(host, box)}{last.error}"})
         return Transcript(messages=(*said, last))
     finally:
         await asyncio.shield(host.remove(box.name))
@@ -173,8 +173,8 @@ async def _conversation(host: Host, substrate: Substrate, box: BoxSpec, recorded
 
 
 async def limits_met(host: Host, box: BoxSpec) -> str:
-    """What a box that failed had met of its limits: a sentence to follow the one that says how it failed, or nothing.
-    A full disk the kernel tells the agent alone, so that it is known from its log."""
+    """What a box that failed had met of its limits: a sentence to stand before the one that says how it failed, or
+    nothing. A full disk the kernel tells the agent alone, so that it is known from its log."""
     strain, limits, met = await host.strain(box.name), box.limits, []
     if strain.memory_ended:
         met.append(f"the kernel ended what took more than {limits.memory_mb} MB of memory (`trials.memory_mb`)")
@@ -182,7 +182,7 @@ async def limits_met(host: Host, box: BoxSpec) -> str:
         met.append(f"it had {strain.processes} of its {limits.pids} processes (`trials.pids`)")
     if host.isolates and strerror(ENOSPC) in await _log_of(host, box.name):
         met.append(f"a directory of its was full at {limits.tmp_mb} MB (`trials.tmp_mb`)")
-    return f" Meanwhile {', and '.join(met)}." if met else ""
+    return f"It met a limit: {', and '.join(met)}. " if met else ""
 
 
 async def _log_of(host: Host, box: str) -> str:
