@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 
-from benchmarks import chat, coder_overhead, demo, gateway, orchestration, redaction
+from benchmarks import chat, coder_overhead, demo, gateway, orchestration, redaction, swap, trials
 from benchmarks.table import as_json, machine, show
 
-KNOWN = {module.NAME: module.measure for module in (demo, orchestration, coder_overhead, gateway, chat, redaction)}
+MODULES = (demo, orchestration, coder_overhead, gateway, chat, redaction, swap, trials)
+KNOWN = {module.NAME: module.measure for module in MODULES}
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ _templates: dict[str, Path] = {}
 
 async def _sqlite_template(directory: Path) -> Path:
     """An upgraded file, made once per session of tests: copying it is much faster than making it again."""
-    if "sqlite" not in _templates:
+    if "sqlite" not in _templates or not _templates["sqlite"].exists():
         path = directory / "template.db"
         await upgrade(f"sqlite:///{path}")
         _templates["sqlite"] = path
