@@ -111,6 +111,9 @@ class InstantHost:
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         return [box for box in self.standing.values() if labels.items() <= dict(box.labels).items()]
 
+    async def writers(self, volume: str) -> list[str]:
+        return []
+
     async def portrait(self, name: str) -> Portrait | None:
         return None
 

@@ -475,6 +475,7 @@ METHODS: dict[str, Callable[[DockerHost, Path], Awaitable[object]]] = {
     "tidy": lambda host, _: host.tidy(),
     "strain": lambda host, _: host.strain("t-box"),
     "boxes": lambda host, _: host.boxes({}),
+    "writers": lambda host, _: host.writers("t-volume"),
     "portrait": lambda host, _: host.portrait("t-box"),
     "set_restart": lambda host, _: host.set_restart("t-box", "no"),
     "wait": lambda host, _: host.wait("t-box", 5),

@@ -452,7 +452,9 @@ async def test_a_live_agent_keeps_its_volume_from_box_to_box(stage: Stage, tmp_p
             assert (await about(client))["state"] == already
             await client.post("/", content=b"remember me")
         assert await stage.host.read(spec.name, "/memory/notes") is not None
+        assert await stage.host.writers(volume.name) == [spec.name]
         await stage.host.stop(spec.name, 5)
+        assert await stage.host.writers(volume.name) == []
         await stage.host.remove(spec.name)
     assert (tmp_path / "memory" / "notes").read_bytes() == b"remember meremember me"
 

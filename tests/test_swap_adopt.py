@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from core.clock import system_clock
+from core.containers.docker_host import SOCKET
 from core.containers.host import BoxSpec, BoxState, Recipe, label
 from core.model.consent import ConsentState
 from core.model.errors import AgentFailed, BadInput, Busy, Refused
@@ -23,6 +24,7 @@ from core.swap.adopt import adopt, survey
 from core.swap.perform import perform
 from core.swap.plan import adopted_box
 from core.swap.reconcile import Deed, reconcile
+from tests.support import foreigner
 from tests.support.containers import NO_ENGINE
 from tests.support.databases import database
 from tests.support.house import BLUE, House, a_free_port, a_house, lay_agent, little
@@ -338,6 +340,9 @@ async def test_a_container_that_somebody_else_started_is_adopted_as_it_is(tmp_pa
 
             with pytest.raises(Refused, match="says that it was built from"):
                 await adopted(house, commit="b" * 40)
+            async with foreigner.beside(house, SOCKET, name) as stranger:
+                with pytest.raises(Refused, match=f"is open to `{stranger}` as well"):
+                    await adopted(house)
             version = await adopted(house)
             assert (version.number, version.box, version.image) == (0, name, image.id)
             assert version.commit == head(repository)

@@ -213,6 +213,7 @@ def test_a_box_that_the_settings_describe_fully_has_no_obstacle() -> None:
         ({"command": None}, "its command is that of its image"),
         ({"user": None}, "its user is that of its image"),
         ({"restart": "always"}, "its restart is `always`"),
+        ({"pids": 100}, "it may have 100 processes; set `run.pids`"),
     ],
 )
 def test_each_difference_is_named_with_its_mend(change: dict[str, object], said: str) -> None:

@@ -1,4 +1,7 @@
-"""Swaps of a real agent: as a process always, in a container where an engine answers."""
+"""Swaps of a real agent: as a process always, in a container where an engine answers.
+
+What may go wrong on an engine has a table of its own: tests/test_fault_table.py.
+"""
 
 import asyncio
 import socket
@@ -80,7 +83,8 @@ async def test_a_good_candidate_goes_live_with_the_old_ones_memory(house: House)
 
 
 @pytest.mark.parametrize(("mood", "said"), [("sick", "503"), ("impostor", "heartbeat")])
-async def test_a_candidate_that_fails_its_probes_is_never_live(house: House, mood: str, said: str) -> None:
+async def test_a_candidate_that_fails_its_probes_is_never_live(process_house: House, mood: str, said: str) -> None:
+    house = process_house
     house.expects(window_s=SHORT_S)
     await house.live()
     swap = await house.swap_to(await house.image("1", mood))
@@ -100,7 +104,8 @@ async def test_a_heart_that_stands_still_and_a_wrong_canary_fail_as_well(
     assert said in str(swap.problem).lower()
 
 
-async def test_a_candidate_that_dies_at_once_fails_at_once_and_not_after_the_window(house: House) -> None:
+async def test_a_candidate_that_dies_at_once_fails_at_once_and_not_after_the_window(process_house: House) -> None:
+    house = process_house
     house.expects(window_s=60)
     await house.live()
     image = await house.image("1", "dying")
@@ -123,7 +128,8 @@ async def test_a_candidate_that_dies_while_it_is_probed_fails_at_once(process_ho
     assert "ended with exit code 3" in str(swap.problem)
 
 
-async def test_an_agent_that_ignores_sigterm_is_swapped_after_its_grace(house: House) -> None:
+async def test_an_agent_that_ignores_sigterm_is_swapped_after_its_grace(process_house: House) -> None:
+    house = process_house
     await house.live(mood="stubborn")
     swap = await house.swap_to(await house.image("1", "well"))
     assert swap.state is SwapState.live
@@ -133,9 +139,10 @@ async def test_an_agent_that_ignores_sigterm_is_swapped_after_its_grace(house: H
 
 
 async def test_a_candidate_whose_port_is_taken_gives_way_to_the_old_one(
-    house: House, squatter: int, monkeypatch: pytest.MonkeyPatch
+    process_house: House, squatter: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The owner has changed `publish` to a port that somebody else holds; the old box still has its own."""
+    house = process_house
     monkeypatch.setattr(room, "RETRY_S", 0.1)
     await house.live()
     house.substrate = house.substrate.model_copy(
@@ -147,7 +154,8 @@ async def test_a_candidate_whose_port_is_taken_gives_way_to_the_old_one(
     await is_back(house, swap)
 
 
-async def test_a_candidate_whose_image_was_deleted_is_void_and_nothing_stops(house: House) -> None:
+async def test_a_candidate_whose_image_was_deleted_is_void_and_nothing_stops(process_house: House) -> None:
+    house = process_house
     await house.live()
     image = await house.image("1", "well")
     await house.host.remove_image(image)

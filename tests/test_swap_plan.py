@@ -333,6 +333,7 @@ def forbid(**given: object) -> str | None:
         "needs_adoption": False,
         "has_image": True,
         "made_from": OLD_IMAGE,
+        "shared": None,
     }
     swap = given.pop("swap", SWAP)
     return objection(swap, **{**usual, **given})  # type: ignore[arg-type]
@@ -353,6 +354,7 @@ def test_nothing_forbids_a_swap_of_a_sound_agent() -> None:
         ({"old": box("agent", NEW_IMAGE, "running")}, "runs bbbbbbbbbbbb, but aaaaaaaaaaaa went live"),
         ({"has_image": False}, "The image bbbbbbbbbbbb is gone"),
         ({"swap": SWAP.model_copy(update={"image": OLD_IMAGE})}, "is live already"),
+        ({"shared": "The volume is open to others."}, "is open to others"),
         ({"made_from": "sha256:older"}, "Another version went live since this run began"),
     ],
 )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import re
 import socket
 import tarfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from core.model import errors
 T = TypeVar("T")
 Work = Callable[[Any], T]
 """Done in a thread, with docker-py's low-level client."""
+_PORT = re.compile(r":(\d+)(?: failed|: bind)")
 
 
 class Engine:
@@ -168,7 +170,9 @@ def _refusal(about: str, status: int, said: str) -> errors.MossError:
     if "no space left on device" in said:
         return errors.Unavailable(f"{about} found the engine's disk full; free space, such as by `docker image prune`.")
     if "port is already allocated" in said or "address already in use" in said:
-        return errors.Unavailable(f"{about} needs a port that is taken: {said}; free it, or change `run.publish`.")
+        port = _PORT.search(said)
+        which = f"port {port[1]}, which is taken" if port else f"a port that is taken: {said}"
+        return errors.Unavailable(f"{about} needs {which}; free it, or change `run.publish`.")
     if status == 404:
         return errors.NotFound(f"{about} is not on this engine: {said}; make it again.")
     if status == 409:

@@ -275,6 +275,13 @@ class DockerHost:
         found = [one for one in await self._engine.do("The list of boxes", work) if one]
         return plan.boxes_among(found, labels)
 
+    async def writers(self, volume: str) -> list[str]:
+        def work(api: Any) -> list[Json | None]:
+            return [inspect(api, one["Id"]) for one in api.containers(filters={"volume": volume})]
+
+        found = [one for one in await self._engine.do(f"The volume `{volume}`", work) if one]
+        return sorted(one["Name"].lstrip("/") for one in found if plan.writes_to(one, volume))
+
     async def running(self) -> list[tuple[str, str, Mapping[str, str]]]:
         """Whatever runs on this engine, whoever started it: name, image as it was named, labels."""
 

@@ -150,7 +150,12 @@ def _isolated(spec: BoxSpec, owner: str, relay: str, declared: Iterable[str]) ->
 def _live(spec: BoxSpec) -> Json:
     """Without a restart policy: while it is on probation an end must be seen as one, and an engine that comes back
     in the middle of a swap must not start two writers. What follows the swap sets the policy."""
-    config: Json = {"Init": True, "LogConfig": _log(10), "RestartPolicy": {"Name": "no"}}
+    config: Json = {
+        "Init": True,
+        "LogConfig": _log(10),
+        "RestartPolicy": {"Name": "no"},
+        "PidsLimit": spec.limits.pids,
+    }
     if spec.volume:
         kind = "bind" if spec.volume.name.startswith("/") else "volume"
         config["Mounts"] = [{"Type": kind, "Source": spec.volume.name, "Target": spec.volume.target}]
@@ -274,6 +279,11 @@ def state_of(found: Json) -> BoxState:
     )
 
 
+def writes_to(found: Json, volume: str) -> bool:
+    mounts = found.get("Mounts") or []
+    return any(volume in (mount.get("Name"), mount.get("Source")) and mount.get("RW") for mount in mounts)
+
+
 def was_killed(found: Json) -> bool:
     """By whom or by what was not said (yet)."""
     state = found["State"]
@@ -340,13 +350,12 @@ _UNUSUAL = {
     "MemoryReservation": "has a memory reservation",
     "OomKillDisable": "is never ended for its memory",
     "OomScoreAdj": "has an OOM score of its own",
-    "PidsLimit": "has a limit of processes",
     "PidMode": "shares process numbers",
     "UsernsMode": "has a user namespace of its own",
     "PublishAllPorts": "publishes ports at random",
     "Runtime": "has a runtime of its own",
 }
-_USUAL = {"PidsLimit": -1, "Runtime": "runc"}
+_USUAL = {"Runtime": "runc"}
 """Where the engine writes something down although nothing was asked for."""
 
 
@@ -387,6 +396,7 @@ def portrait(found: Json, image: Json) -> Portrait:
         ports=ports,
         user=config.get("User") if config.get("User") != given.get("User") and config.get("User") else None,
         restart=(host.get("RestartPolicy") or {}).get("Name") or "no",
+        pids=limit if (limit := host.get("PidsLimit") or 0) > 0 else None,
         beyond=tuple(dict.fromkeys(beyond + odd_ports)),
     )
 

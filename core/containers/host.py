@@ -104,6 +104,7 @@ class BoxSpec:
     fixture: Volume | None = None
     """A directory of this machine that an isolated box sees, read-only. A process is told where it is."""
     limits: Limits = Limits()
+    """Of an isolated box; the live one has only the one on processes."""
     lane: Path | None = None
     """A unix socket of this machine, the only way out of an isolated box."""
 
@@ -145,6 +146,8 @@ class Portrait:
     user: str | None
     restart: str | None
     """None on a host that watches nothing."""
+    pids: int | None = None
+    """How many processes it may have. None where there is no limit."""
     beyond: tuple[str, ...] = ()
     """What no BoxSpec can say, each in a few words, such as "is privileged" or "is on the network `shop_default`"."""
 
@@ -202,6 +205,9 @@ class Host(Protocol):
         """To be asked when something went wrong in a box, so that it can be said why. Of one that is gone: none."""
 
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]: ...
+
+    async def writers(self, volume: str) -> list[str]:
+        """The running boxes that may write to this volume, whoever made them."""
 
     async def portrait(self, name: str) -> Portrait | None: ...
 

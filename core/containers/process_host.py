@@ -215,6 +215,10 @@ class ProcessHost:
         wanted = {**labels, label.OWNER: self._owner}
         return [box.look() for box in self._all() if _match(box.labels, wanted)]
 
+    async def writers(self, volume: str) -> list[str]:
+        using = [box for box in self._all() if box.spec.volume and box.spec.volume.name == volume]
+        return [box.spec.name for box in using if box.pid() is not None]
+
     async def portrait(self, name: str) -> Portrait | None:
         box = self._find(name)
         if box is None:

@@ -53,6 +53,9 @@ class RunAs(Part):
     """What the engine does when the live container ends. Held back while a swap is under way. Moss starts one that does
     not run by the same rule, once an hour, and says so."""
     stop_grace_s: float = Field(default=10, gt=0, le=120)
+    pids: int = Field(default=4096, ge=8)
+    """Containers only: how many processes and threads it may have, so that one that forks without end harms itself
+    and not the machine."""
 
 
 class Replay(Part):

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.consent import withdraw_grants, withdraw_questions
@@ -23,10 +23,10 @@ from core.process import safe_env
 from core.repository import Clone
 from core.store import claims, notices, substrates, swaps
 from core.store.store import Store
-from core.swap.plan import adopted_box, box_spec
+from core.swap.plan import adopted_box, box_spec, shared_volume
 from core.swap.probe import last_words, watch
 from core.swap.records import good_of
-from core.swap.survey import Fresh, LastImage, Running, Survey, choose_way, commit_of, of_portrait, of_settings
+from core.swap.survey import Fresh, LastImage, Running, Survey, Way, choose_way, commit_of, of_portrait, of_settings
 
 SHOWN_CHARS = 600
 WHOLE = (40, 64)
@@ -39,6 +39,14 @@ async def survey(store: Store, host: Host, owner: str, substrate: Substrate, *, 
     way = choose_way(
         substrate, named=before.named, ours=before.ours, versions=before.versions, good=before.good, commit=commit
     )
+    found = await _found(host, substrate, way, commit)
+    own = {box.name for box in (*before.ours, before.named) if box}
+    writers = await host.writers(found.volume.name) if found.volume else []
+    shared = shared_volume(substrate, writers, own)
+    return replace(found, obstacles=(*found.obstacles, shared.rstrip("."))) if shared else found
+
+
+async def _found(host: Host, substrate: Substrate, way: Way, commit: str | None) -> Survey:
     if not isinstance(way, Running):
         return of_settings(way, substrate)
     seen = await host.portrait(way.box.name)
@@ -76,7 +84,8 @@ async def adopt(
         return before.sound
     found = await survey(store, host, owner, substrate, commit=commit)
     if found.obstacles:
-        raise Refused(f"The box {found.box} cannot be adopted as it is: {'; '.join(found.obstacles)}.")
+        what = f"The box {found.box}" if found.box else substrate.name
+        raise Refused(f"{what} cannot be adopted as it is: {'; '.join(found.obstacles)}.")
     adoption = Adoption(store, host, owner, substrate, who, clone, work, before)
     match found.way:
         case Running():
@@ -241,7 +250,7 @@ class Adoption:
         return version
 
     async def probe(self, box: str, boot_id: str) -> None:
-        verdict = await watch(self.host, box, self.substrate, boot_id, self.store.clock)
+        verdict = await watch(self.host, box, self.substrate, boot_id)
         if not verdict.passed:
             words = " ".join((await last_words(self.host, box, self.substrate))[-SHOWN_CHARS:].split())
             said = f" Its last words: {words}" if words else ""

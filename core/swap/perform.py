@@ -14,7 +14,18 @@ from core.process import safe_env
 from core.store import asking, substrates, swaps
 from core.store.store import Store
 from core.swap import records
-from core.swap.plan import Action, Next, Scene, Verdict, back_boot_id, back_box, box_spec, next_action, objection
+from core.swap.plan import (
+    Action,
+    Next,
+    Scene,
+    Verdict,
+    back_boot_id,
+    back_box,
+    box_spec,
+    next_action,
+    objection,
+    shared_volume,
+)
 from core.swap.probe import last_words, watch
 
 ACTIONS_LIMIT = 30
@@ -76,6 +87,8 @@ class Performance:
     """How often in a row the action under way could not be taken."""
     drained_by: float | None = None
     """When turns under way are no longer waited for."""
+    down_since_s: float | None = None
+    """By the monotonic clock."""
 
     async def to_the_end(self, patience_s: float) -> Swap:
         until, taken = time.monotonic() + patience_s, 0
@@ -132,18 +145,21 @@ class Performance:
             case Action.drain:
                 await self.drain()
             case Action.begin:
+                self.down_since_s = time.monotonic()
                 await records.begin(store, swap)
             case Action.stop:
                 await self.still(step.box)
             case Action.begin_starting:
                 await records.move(store, swap, SwapState.starting)
             case Action.start_new:
+                if shared := await self.shared(swap):
+                    raise Refused(shared)
                 await host.start(swap.new_box)
                 await records.move(store, swap, SwapState.probing)
             case Action.probe_new:
                 self.new_verdict = await self.probe(swap.new_box, swap.boot_id)
             case Action.commit:
-                await records.commit(store, swap, step.verdict)
+                await records.commit(store, swap, self.outage_ms(swap, step.verdict))
             case Action.give_up:
                 await self.give_up(swap, step.why)
             case Action.try_old:
@@ -152,7 +168,7 @@ class Performance:
                 self.back_verdict = await self.revive_back(swap, scene.good)
             case Action.accept:
                 fresh = scene.good if scene.back else None
-                await records.accept(store, swap, live, step.verdict, fresh=fresh)
+                await records.accept(store, swap, live, self.outage_ms(swap, step.verdict), fresh=fresh)
             case Action.give_in:
                 await records.give_in(store, swap, step.why)
             case Action.drop:
@@ -224,7 +240,23 @@ class Performance:
             needs_adoption=needs_adoption,
             has_image=await self.host.has_image(scene.swap.image),
             made_from=await records.made_from(self.store, scene.swap),
+            shared=await self.shared(scene.swap),
         )
+
+    async def shared(self, swap: Swap) -> str | None:
+        volume = self.substrate.run.volume
+        writers = await self.host.writers(volume) if volume else []
+        return shared_volume(self.substrate, writers, {swap.old_box, swap.new_box, back_box(swap)})
+
+    def outage_ms(self, swap: Swap, verdict: Verdict | None) -> int | None:
+        """None when nobody knows. Only after a death of Moss in between the clock on the wall has to do."""
+        if swap.stopped_at is None or verdict is None or verdict.first_pass_s is None:
+            return None
+        if self.down_since_s is not None:
+            return round((verdict.first_pass_s - self.down_since_s) * 1000)
+        since_pass_s = time.monotonic() - verdict.first_pass_s
+        away_s = (self.store.now() - swap.stopped_at).total_seconds() - since_pass_s
+        return round(away_s * 1000) if away_s > 0 else None
 
     def spec(self, swap: Swap, name: str, image: str, commit: str, boot_id: str) -> BoxSpec:
         secrets = safe_env(*self.substrate.run.env_from)
@@ -259,7 +291,7 @@ class Performance:
             raise AgentFailed(f"The box {box} does not stop, so no other may start on its volume.")
 
     async def probe(self, box: str, boot_id: str) -> Verdict:
-        return await watch(self.host, box, self.substrate, boot_id, self.store.clock)
+        return await watch(self.host, box, self.substrate, boot_id)
 
     async def revive(self, box: str, boot_id: str) -> Verdict:
         seen = await self.host.look(box)

@@ -6,12 +6,11 @@ the new one starts, and nothing is removed before its successor has proved itsel
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
-from core.containers.host import BoxSpec, BoxState, Volume, label
+from core.containers.host import BoxSpec, BoxState, Limits, Volume, label
 from core.model.errors import BadInput
 from core.model.substrate import Substrate
 from core.model.swap import LastGood, Swap, SwapState
@@ -50,7 +49,8 @@ class Verdict:
 
     passed: bool
     sentence: str
-    first_pass_at: datetime | None = None
+    first_pass_s: float | None = None
+    """By the monotonic clock, as wall clocks jump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,10 @@ def objection(
     needs_adoption: bool,
     has_image: bool,
     made_from: str | None,
+    shared: str | None,
 ) -> str | None:
-    """Why a planned swap must not begin, or None. `made_from` is the image that was live when the run began."""
+    """Why a planned swap must not begin, or None. `made_from` is the image that was live when the run began, and
+    `shared` says who else writes to the volume."""
     if needs_adoption:
         return f"{swap.substrate} takes no swap until a human has looked at it; run `moss adopt`."
     if swap.old_box != live_box:
@@ -176,7 +178,19 @@ def objection(
         return (
             "Another version went live since this run began, and the swap would drop its changes; start the run again."
         )
-    return None
+    return shared
+
+
+def shared_volume(substrate: Substrate, writers: Iterable[str], own: Collection[str]) -> str | None:
+    """Who may write to the agent's volume besides its own boxes: one sentence, or None."""
+    strangers = sorted(set(writers) - set(own))
+    if not strangers:
+        return None
+    names = ", ".join(f"`{name}`" for name in strangers)
+    return (
+        f"The volume `{substrate.run.volume}` of {substrate.name} is open to {names} as well, and two writers may ruin "
+        "it; stop that, or mount the volume read-only there, and try again."
+    )
 
 
 def swap_id(consent: str) -> str:
@@ -237,6 +251,7 @@ def box_spec(
         volume=Volume(run.volume, run.state_path) if run.volume else None,
         user=run.user,
         isolated=False,
+        limits=Limits(pids=run.pids),
         state_path=run.state_path,
     )
 

@@ -3,10 +3,8 @@
 import asyncio
 import time
 from dataclasses import replace
-from datetime import datetime
 
 from core import agent
-from core.clock import Clock
 from core.containers.host import Host
 from core.model.errors import AgentFailed, MossError
 from core.model.substrate import Substrate
@@ -19,11 +17,11 @@ _TOO_EARLY_S = 0.05
 """A host that was asked right after the start may not know yet what it waits for."""
 
 
-async def watch(host: Host, box: str, substrate: Substrate, boot_id: str, clock: Clock) -> Verdict:
+async def watch(host: Host, box: str, substrate: Substrate, boot_id: str) -> Verdict:
     """Whatever the agent does is a verdict. A box that ends is told at once, by an event of the host."""
     health = substrate.health
     limit_s = health.window_s + health.timeout_s + (substrate.replay.turn_timeout_s if health.canary else 0.0)
-    probing = asyncio.create_task(_window(host, box, substrate, boot_id, clock))
+    probing = asyncio.create_task(_window(host, box, substrate, boot_id))
     ending = asyncio.create_task(_has_ended(host, box, limit_s))
     try:
         await asyncio.wait({probing, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -48,31 +46,31 @@ async def _has_ended(host: Host, box: str, limit_s: float) -> bool:
     return False
 
 
-async def _window(host: Host, box: str, substrate: Substrate, boot_id: str, clock: Clock) -> Verdict:
+async def _window(host: Host, box: str, substrate: Substrate, boot_id: str) -> Verdict:
     health, until = substrate.health, time.monotonic() + substrate.health.window_s
     in_a_row, beat = 0, None
-    first_pass_at: datetime | None = None
+    first_pass_s: float | None = None
     while True:
         began = time.monotonic()
         result = await agent.probe(host, box, health, substrate.replay, boot_id=boot_id, last_beat=beat)
         beat = result.beat
         in_a_row = in_a_row + 1 if result.passed else 0
-        first_pass_at = (first_pass_at or clock()) if result.passed else None
+        first_pass_s = (first_pass_s or time.monotonic()) if result.passed else None
         if in_a_row >= health.passes:
-            return await _canary(host, box, substrate, first_pass_at)
+            return await _canary(host, box, substrate, first_pass_s)
         if time.monotonic() + health.every_s > until:
             said = f": {result.sentence}" if not result.passed else "."
             return Verdict(False, f"No {health.passes} probes in a row passed within {health.window_s:g} s{said}")
         await asyncio.sleep(max(0.0, health.every_s - (time.monotonic() - began)))
 
 
-async def _canary(host: Host, box: str, substrate: Substrate, first_pass_at: datetime | None) -> Verdict:
+async def _canary(host: Host, box: str, substrate: Substrate, first_pass_s: float | None) -> Verdict:
     """Once, before commit: it is a real turn, and the agent may remember it."""
     try:
         await agent.canary(host, box, substrate)
     except AgentFailed as failed:
         return Verdict(False, f"The canary turn failed: {failed.sentence}")
-    return Verdict(True, f"{substrate.health.passes} probes in a row passed.", first_pass_at)
+    return Verdict(True, f"{substrate.health.passes} probes in a row passed.", first_pass_s)
 
 
 async def last_words(host: Host, box: str, substrate: Substrate) -> str:

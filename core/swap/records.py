@@ -1,7 +1,5 @@
 """What a swap writes down: each function is one transaction, and a crash falls between two of them, never into one."""
 
-from datetime import timedelta
-
 from core.consent import lapse, withdraw_grants, withdraw_questions
 from core.model.batch import BatchState
 from core.model.consent import Consent, ConsentState
@@ -12,7 +10,7 @@ from core.model.swap import SWAP_IN_FLIGHT, LastGood, Swap, SwapState, Version
 from core.model.value import new_id, short
 from core.store import batches, claims, consents, facts, notices, runs, substrates, swaps
 from core.store.store import Change, Store
-from core.swap.plan import Verdict, back_boot_id, back_box, new_box, swap_id
+from core.swap.plan import back_boot_id, back_box, new_box, swap_id
 from core.swap.window import held_back
 
 MOSS = "moss"
@@ -130,17 +128,15 @@ async def give_up(store: Store, swap: Swap, why: str, last_words: str) -> None:
         await change.record(MOSS, Noun.swap, swap.id, "failed", problem=why, last_words=last_words)
 
 
-async def commit(store: Store, swap: Swap, verdict: Verdict | None) -> None:
+async def commit(store: Store, swap: Swap, outage_ms: int | None) -> None:
     """The candidate is live. Nothing says so before this transaction, and everything says so after it."""
     async with store.changing(swap.substrate) as change:
         restores = (await consents.get(change.db, swap.consent)).version
-        outage_ms = _outage_ms(swap, verdict)
         await swaps.move(change, swap.id, SwapState.live, MOSS, outage_ms=outage_ms)
         version = await _add_version(change, swap, swap.new_box, restores)
         what = f"version {restores} again, as version {version.number}" if restores is not None else _name(version)
-        text = (
-            f"{swap.substrate} now runs {what} ({swap.commit[:12]}); it was away for {(outage_ms or 0) / 1000:.1f} s."
-        )
+        away = f"it was away for {outage_ms / 1000:.1f} s" if outage_ms else "nobody knows how long it was away"
+        text = f"{swap.substrate} now runs {what} ({swap.commit[:12]}); {away}."
         batch = await _end_run(change, swap, RunState.applied, text)
         if batch:
             await batches.move(change, batch, BatchState.resolved, MOSS, run=swap.run, version=version.number)
@@ -161,7 +157,7 @@ async def commit(store: Store, swap: Swap, verdict: Verdict | None) -> None:
         )
 
 
-async def accept(store: Store, swap: Swap, live: Version, verdict: Verdict | None, *, fresh: LastGood | None) -> None:
+async def accept(store: Store, swap: Swap, live: Version, outage_ms: int | None, *, fresh: LastGood | None) -> None:
     """What was live before is live again: in the same box, or in a fresh one of the last good image."""
     async with store.changing(swap.substrate) as change:
         await swaps.move(change, swap.id, SwapState.restored, MOSS)
@@ -179,7 +175,7 @@ async def accept(store: Store, swap: Swap, live: Version, verdict: Verdict | Non
             consent=swap.consent,
             version=live.number,
             problem=swap.problem,
-            outage_ms=_outage_ms(swap, verdict),
+            outage_ms=outage_ms,
         )
 
 
@@ -235,9 +231,3 @@ def good_of(version: Version) -> LastGood:
 
 def _name(version: Version) -> str:
     return f"version {version.number} ({short(version.image)})"
-
-
-def _outage_ms(swap: Swap, verdict: Verdict | None) -> int | None:
-    if swap.stopped_at is None or verdict is None or verdict.first_pass_at is None:
-        return None
-    return (verdict.first_pass_at - swap.stopped_at) // timedelta(milliseconds=1)

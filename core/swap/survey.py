@@ -166,6 +166,8 @@ def differences(seen: Portrait, substrate: Substrate, env: Mapping[str, str]) ->
     if published != ({run.port: run.publish} if run.publish else {}):
         shown = ", ".join(f"{inside} as {outside}" for inside, outside in sorted(published.items())) or "no port"
         found.append(f"it publishes {shown}; set `run.port` and `run.publish` accordingly")
+    if seen.pids not in (None, run.pids):
+        found.append(f"it may have {seen.pids} processes; set `run.pids` to that")
     for what, here, there in (
         ("command", seen.command, run.command),
         ("user", seen.user, run.user),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import docker
 
-from core.clock import system_clock
+from core.clock import Clock, system_clock
 from core.containers.docker_host import SOCKET
 from core.containers.host import Host, Recipe, label
 from core.model.events import Noun
@@ -91,6 +91,9 @@ class House:
     substrate: Substrate
     url: str
     images: dict[str, str] = field(default_factory=dict)
+    """Each with the version that it says it is."""
+    foreigners: set[str] = field(default_factory=set)
+    """Boxes that are somebody else's."""
 
     def expects(self, **health: object) -> None:
         """From the next swap or adoption on: other probes."""
@@ -196,12 +199,12 @@ class House:
 
 @asynccontextmanager
 async def a_house(
-    kind: str, tmp: Path, substrate: Substrate | None = None, engine: str = SOCKET
+    kind: str, tmp: Path, substrate: Substrate | None = None, engine: str = SOCKET, clock: Clock = system_clock
 ) -> AsyncIterator[House]:
     owner = f"test-{secrets.token_hex(4)}"
     host = a_host(kind, tmp / "data", owner, engine)
     async with database("sqlite", tmp) as url:
-        store = await Store.open(url, system_clock)
+        store = await Store.open(url, clock)
         house = House(host, store, owner, tmp, substrate or little(kind), url)
         try:
             yield house

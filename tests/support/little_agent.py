@@ -1,9 +1,12 @@
 """A whole agent in one file, for swaps: it answers, beats, remembers, and misbehaves as the file `mood` beside it says.
 
 It also tells on Moss: it holds a lock in its state directory, and whoever finds that lock taken leaves `two-writers`.
+And it keeps a diary there while it lives, in which each line has the hash of all before it (tests/support/diary.py).
 """
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -18,11 +21,12 @@ BOOT_ID = os.environ.get("MOSS_BOOT_ID", "")
 HERE = Path(__file__).parent
 MOOD = (HERE / "mood").read_text().strip()
 VERSION = (HERE / "version").read_text().strip()
+LIFE_S = {"fading": 0.4, "mortal": 20.0}
 
 
 class Agent(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.answer(503 if MOOD == "sick" else 200, {"version": VERSION, "boot_id": BOOT_ID})
+        self.answer(503 if MOOD in ("sick", "stubborn-sick") else 200, {"version": VERSION, "boot_id": BOOT_ID})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -60,6 +64,40 @@ def beat() -> None:
         time.sleep(0.03)
 
 
+def keep_diary() -> None:
+    """As long as it lives; on a full disk it waits until there is room for a whole line."""
+    with (STATE / "diary").open("ab+", buffering=0) as diary:
+        diary.seek(0)
+        lines = diary.read().splitlines()
+        number, seal = len(lines), lines[-1].decode().rpartition(" ")[2] if lines else ""
+        while True:
+            said = f"{number} {VERSION} {BOOT_ID}"
+            fresh = hashlib.sha256(f"{seal} {said}".encode()).hexdigest()[:16]
+            line, before = f"{said} {fresh}\n".encode(), os.fstat(diary.fileno()).st_size
+            written = 0
+            with contextlib.suppress(OSError):
+                written = diary.write(line)
+            if written == len(line):
+                number, seal = number + 1, fresh
+            else:
+                diary.truncate(before)
+            time.sleep(0.05)
+
+
+def breed() -> None:
+    """Children, and children again, for as long as the machine gives any; a few hundred are more than enough."""
+    born = 0
+    while born < 400:
+        try:
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            born += 1
+        except OSError:
+            time.sleep(0.1)
+        (STATE / "born").write_text(str(born))
+
+
 def main() -> None:
     lock = (STATE / "lock").open("w")
     try:
@@ -71,10 +109,14 @@ def main() -> None:
     sys.stderr.write(f"agent {VERSION} is {MOOD}, key {os.environ.get('AGENT_KEY', 'none')}\n")
     if MOOD == "dying":
         sys.exit("Traceback: the new code has a fault")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if MOOD == "stubborn" else lambda *_: os._exit(0))
-    threading.Thread(target=beat, daemon=True).start()
-    if MOOD == "fading":
-        threading.Timer(0.4, lambda: os._exit(3)).start()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if MOOD.startswith("stubborn") else lambda *_: os._exit(0))
+    if MOOD != "heartless":
+        threading.Thread(target=beat, daemon=True).start()
+    threading.Thread(target=keep_diary, daemon=True).start()
+    if MOOD == "breeding":
+        threading.Thread(target=breed, daemon=True).start()
+    if MOOD in LIFE_S:
+        threading.Timer(LIFE_S[MOOD], lambda: os._exit(3)).start()
     ThreadingHTTPServer(("0.0.0.0", int(os.environ["PORT"])), Agent).serve_forever()
 
 

@@ -37,6 +37,8 @@ class PaperHost:
     policies: dict[str, str] = field(default_factory=dict)
     deeds: list[str] = field(default_factory=list)
     says: str = ""
+    strangers: list[str] = field(default_factory=list)
+    """Boxes of somebody else on the one volume."""
     name: str = "paper"
     isolates: bool = True
 
@@ -118,6 +120,9 @@ class PaperHost:
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         async with self.call():
             return [box for box in self.boxes_.values() if labels.items() <= dict(box.labels).items()]
+
+    async def writers(self, volume: str) -> list[str]:
+        return [*self.running(), *self.strangers]
 
     async def set_restart(self, name: str, policy: str) -> None:
         async with self.call(f"restart {policy} {name}"):
