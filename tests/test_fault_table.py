@@ -8,13 +8,15 @@ Other faults have tables of their own, with the same or stricter checks after ea
 - SIGKILL of Moss in every state, before and after each durable write, and while the engine works: tests/test_kill.py,
   tests/test_sweep.py (whole stories, judged by tests/support/outsider.py), and at every call of the host on paper:
   tests/test_swap_perform.py.
-- SIGKILL of the engine during build, trial, stop, start and probe: tests/test_engine_deaths.py.
+- SIGKILL of the engine during build, trial, stop, start and probe: tests/test_engine_deaths.py, with these same looks.
+- The clock jumping under leases and claims: tests/test_clock_jumps.py.
 """
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,13 +27,14 @@ import pytest
 
 from core.clock import system_clock
 from core.containers.docker_host import SOCKET
-from core.model.errors import MossError
+from core.model.errors import MossError, Unavailable
 from core.swap import perform as room
 from core.swap.perform import TRIES, perform
 from tests.support import foreigner
 from tests.support.aftermath import End, before, problems_after
 from tests.support.containers import NO_ENGINE
-from tests.support.house import SHORT_S, House, a_house, little
+from tests.support.house import SHORT_S, House, a_house, lay_agent, little
+from tests.support.own_engine import BASE, NEEDS_ROOT, OwnEngine, own_engine
 from tests.support.swaps import granted_candidate
 
 pytestmark = [pytest.mark.engine, *NO_ENGINE]
@@ -239,3 +242,51 @@ async def test_after_a_fault_one_agent_runs_the_right_one(
             assert swap
             await row.lives_on(house)
             assert not (found := await problems_after(house, SOCKET, was, swap, row.ends, took_s, row.said)), found
+
+
+SMALL_MB = 500
+"""Room for the base image while it is loaded, and for little besides."""
+
+
+@pytest.fixture
+def cramped() -> Iterator[OwnEngine]:
+    with own_engine(SMALL_MB) as engine:
+        yield engine
+
+
+def too_big(where: Path, how: str) -> Path:
+    lay_agent(where, "2", "well")
+    if how == "by what it copies":
+        with (where / "ballast").open("wb") as ballast:
+            ballast.truncate(SMALL_MB << 20)
+    else:
+        (where / "Dockerfile").write_text("FROM python:3.11-slim-bookworm\nRUN cat /dev/zero >/ballast\n")
+    return where
+
+
+@NEEDS_ROOT
+@pytest.mark.sweep
+async def test_after_a_build_that_fills_the_disk_one_agent_runs_and_the_next_build_goes_live(
+    cramped: OwnEngine, tmp_path: Path
+) -> None:
+    """The volume is on the same disk."""
+    substrate = little("docker", run={"publish": None}, health={"window_s": 30})
+    async with a_house("docker", tmp_path, substrate, cramped.url) as house:
+        live = await house.live()
+        await house.host.set_restart(live.box, substrate.run.restart)
+        was, began = await before(house), time.monotonic()
+        for how in ("by what it copies", "by what it runs"):
+            with pytest.raises(Unavailable, match=r"disk.*free space"):
+                await house.host.build(house.recipe(too_big(tmp_path / how, how), "2"))
+            assert await house.ask(live.box, "Who are you?") == "version 0 hears you"
+            assert [box.name for box in await house.boxes()] == [live.box]
+            with contextlib.closing(cramped.client()) as client:
+                assert [one.name for one in client.containers.list(all=True)] == [live.box]
+                images = {one.id for one in client.images.list() if "moss/relay" not in str(one.tags)}
+                assert images == {client.images.get(BASE).id, live.image}
+        image = await house.image("1", "well")
+        consent = await granted_candidate(house.store, "little", image, "c1", live_image=live.image)
+        swap = await perform(house.store, house.host, house.owner, consent)
+        assert swap
+        took_s = time.monotonic() - began
+        assert not (found := await problems_after(house, cramped.url, was, swap, End.committed, took_s)), found

@@ -63,6 +63,10 @@ def _write(out: IO[bytes], text: str) -> None:
 def _build_problem(problem: str, tail: str, exit_code: int | None) -> errors.MossError:
     if "no space left on device" in problem:
         return errors.Unavailable("The build filled the engine's disk; free space, such as by `docker image prune`.")
+    if "no space left on device" in tail.lower():
+        return errors.Unavailable(
+            "A step of the build found its disk full; free space, such as by `docker image prune`, or let it need less."
+        )
     what, advice = "a step failed", "correct it"
     if "BuildKit" in problem:
         advice = "use what the classic builder knows"
