@@ -3,6 +3,7 @@
 A tick may come late, twice or never. What is due is decided from the store by whoever gets the tick.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,6 @@ from zoneinfo import ZoneInfo
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]
 from apscheduler.triggers.combining import OrTrigger  # type: ignore[import-untyped]
 from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-untyped]
-from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-untyped]
 
 from core.clock import system_clock
 
@@ -28,13 +28,13 @@ _SOME_WEEKDAYS = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<st
 class Schedule:
     def __init__(self) -> None:
         self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._looking: asyncio.Task[None] | None = None
 
     def add(self, name: str, tick: Tick, cron: str, timezone: str) -> None:
         """Ticks at the start, at the minute that the cron line means, and all the while in between."""
-        trigger = OrTrigger([_trigger(cron, ZoneInfo(timezone)), IntervalTrigger(seconds=LOOK_S)])
         self._scheduler.add_job(
             tick,
-            trigger,
+            _trigger(cron, ZoneInfo(timezone)),
             name=name,
             next_run_time=system_clock(),
             coalesce=True,
@@ -44,9 +44,19 @@ class Schedule:
 
     def start(self) -> None:
         self._scheduler.start()
+        self._looking = asyncio.create_task(self._look())
 
     def stop(self) -> None:
+        if self._looking:
+            self._looking.cancel()
         self._scheduler.shutdown(wait=False)
+
+    async def _look(self) -> None:
+        """Not by APScheduler, which goes by the clock on the wall: set back a day, it would say nothing for a day."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=system_clock())
 
 
 def latest(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:

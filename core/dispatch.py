@@ -1,9 +1,10 @@
 """Which durable job serves which row of the outbox: the only file that knows all verbs of core."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -29,7 +30,7 @@ PASSES = (Unavailable, Busy)
 SWAP_PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
 """Between two tries of a swap that fails in a way that waiting does not mend."""
 JOBS_KEPT = timedelta(days=30)
-FORGET_EVERY = timedelta(hours=1)
+FORGET_EVERY_S = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +43,8 @@ class Dispatch:
     evolution: Evolution
     owner: str
     _passing_on: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _forgot_at: datetime | None = None
+    _forgot_s: float | None = None
+    """By the monotonic clock."""
 
     async def start(self) -> None:
         """The engine resumes at once what a crash interrupted, so it must know every verb before."""
@@ -121,11 +123,11 @@ class Dispatch:
 
     async def _forget(self) -> None:
         """Of what is over the store keeps the history; that its jobs were performed need not be known for ever."""
-        now = self.store.now()
-        if self._forgot_at and now - self._forgot_at < FORGET_EVERY:
+        now_s = time.monotonic()
+        if self._forgot_s is not None and now_s - self._forgot_s < FORGET_EVERY_S:
             return
-        if not await self.durable.forget(now - JOBS_KEPT):
-            self._forgot_at = now
+        if not await self.durable.forget(self.store.now() - JOBS_KEPT):
+            self._forgot_s = now_s
 
     async def stop(self, run_id: str, who: str) -> Run:
         """First the state, so that nothing more begins; then the job that is at work."""

@@ -17,7 +17,7 @@ import sqlite3
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,6 +74,8 @@ class Durable:
         self._kinds: dict[str, _Kind] = {}
         self._holder = self._slot = ""
         self._renewed = 0.0
+        self._seen: dict[str, tuple[datetime, float]] = {}
+        """How each lease was seen to end, and since when it was seen so."""
         self._open = asyncio.Event()
         self._closing = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
@@ -331,7 +333,9 @@ class Durable:
         """Who holds a lease, after the dead have lost theirs."""
         async with self._store.reading() as db:
             held = await leases.holders(db)
-            silent = await leases.dead(db, self._clock())
+            ends = await leases.ends(db)
+            late = set(await leases.dead(db, self._clock()))
+        silent = self._silent(ends) & late - {self._slot}
         for slot, holder in list(held.items()):
             if has_ended(holder.rpartition(".")[0]):
                 await leases.release(self._store, slot, holder)
@@ -340,6 +344,16 @@ class Durable:
                 await leases.release(self._store, slot, self._holder)
                 del held[slot]
         return set(held.values())
+
+    def _silent(self, ends: Mapping[str, datetime]) -> set[str]:
+        """Leases that were not renewed while we looked on. A clock that jumps ends none: whoever lives renews three
+        times as often as it must."""
+        now_s = time.monotonic()
+        before, self._seen = self._seen, {}
+        for slot, end in ends.items():
+            seen_end, since_s = before.get(slot, (None, now_s))
+            self._seen[slot] = (end, since_s if seen_end == end else now_s)
+        return {slot for slot, (_, since_s) in self._seen.items() if now_s - since_s > self._ttl_s / 2}
 
     def _config(self) -> DBOSConfig:
         config = DBOSConfig(

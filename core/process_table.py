@@ -45,11 +45,18 @@ async def sweep(tag: str, looks: int) -> None:
             await asyncio.sleep(0.005)
 
 
+def boot() -> str:
+    """Which start of this machine it is; empty where nobody knows."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def identity() -> str:
     """This process, in words that another on this machine can judge with `has_ended`."""
     try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{os.readlink(PROC / 'self/ns/pid')}.{os.getpid()}.{_birth(os.getpid())}"
+        return f"{boot()}.{os.readlink(PROC / 'self/ns/pid')}.{os.getpid()}.{_birth(os.getpid())}"
     except OSError:
         return f"{platform.node().replace('.', '-')}..{os.getpid()}.{secrets.token_hex(4)}"
 

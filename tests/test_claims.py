@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core import deadline
 from core.containers.host import BoxState, label
+from core.deadline import Deadline
 from core.model.errors import Busy, Unavailable
 from core.model.substrate import Substrate
 from core.model.swap import SwapState, Version
@@ -76,7 +78,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HeldClock
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every deadline goes by the clock that the tests move."""
     monkeypatch.setattr(room, "RETRY_S", 0.01)
+    monkeypatch.setattr(deadline, "boot", str)
 
 
 def labels(purpose: str) -> dict[str, str]:
@@ -216,7 +220,7 @@ async def test_a_claim_holds_for_a_short_while_and_not_beyond_its_holder(store: 
         with pytest.raises(Busy):
             await claims.check_free(change)
     boot, table, _, birth = identity().split(".")
-    ended = claims.Claim(1, "box-1", f"{boot}.{table}.{2**22 + 1}.{birth}", clock.time.replace(year=2027))
+    ended = claims.Claim(1, "box-1", f"{boot}.{table}.{2**22 + 1}.{birth}", Deadline(clock.time.replace(year=2027)))
     assert not ended.holds(clock.time), "its holder is dead"
     clock.advance(claims.CLAIM_S)
     async with store.changing(name) as change:

@@ -3,10 +3,11 @@
 Both are decided under the lock of the substrate, so that no turn slips in between the look and the stop.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.deadline import Deadline
 from core.process_table import has_ended, identity
 from core.store import marks, swaps
 from core.store.store import Change
@@ -19,8 +20,8 @@ async def begin(change: Change, turn: str, for_s: float) -> bool:
     most, and not beyond the death of this process."""
     if await swaps.in_flight(change.db, change.substrate):
         return False
-    until = change.now + timedelta(seconds=for_s)
-    await marks.put(change.db, change.now, _name(change.substrate, turn), [identity(), until.isoformat()])
+    until = Deadline.after(for_s, change.now)
+    await marks.put(change.db, change.now, _name(change.substrate, turn), [identity(), str(until)])
     return True
 
 
@@ -32,7 +33,7 @@ async def end(db: AsyncConnection, substrate: str, turn: str) -> None:
 async def any_left(db: AsyncConnection, substrate: str, now: datetime) -> bool:
     for name in await marks.named(db, _name(substrate, "")):
         holder, until = await marks.get(db, name) or ("", now.isoformat())
-        if now < datetime.fromisoformat(until) and not has_ended(holder):
+        if not Deadline.read(until).has_passed(now) and not has_ended(holder):
             return True
     return False
 

@@ -8,11 +8,12 @@ whoever comes next finds that nobody wrote down its end, and acts again.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from core.deadline import Deadline
 from core.model.errors import Busy, MossError
 from core.model.events import Noun
 from core.process_table import has_ended, identity
@@ -31,10 +32,10 @@ class Claim:
     """Of the fact that it is: no two claims share it."""
     box: str
     holder: str
-    until: datetime
+    until: Deadline
 
     def holds(self, now: datetime) -> bool:
-        return now < self.until and not has_ended(self.holder)
+        return not self.until.has_passed(now) and not has_ended(self.holder)
 
 
 async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:
@@ -49,7 +50,7 @@ async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:
     row = (await db.execute(query)).one_or_none()
     if row is None or row.what == _RELEASED:
         return None
-    return Claim(row.seq, row.detail["box"], row.detail["holder"], datetime.fromisoformat(row.detail["until"]))
+    return Claim(row.seq, row.detail["box"], row.detail["holder"], Deadline.read(row.detail["until"]))
 
 
 async def check_free(change: Change) -> None:
@@ -61,7 +62,7 @@ async def check_free(change: Change) -> None:
 
 async def take(change: Change, box: str, why: str, for_s: float = CLAIM_S) -> Claim:
     """The caller has checked that it is free, in the same change."""
-    until = change.now + timedelta(seconds=for_s)
+    until = Deadline.after(for_s, change.now)
     fact = await change.record(
         "moss",
         Noun.substrate,
@@ -70,7 +71,7 @@ async def take(change: Change, box: str, why: str, for_s: float = CLAIM_S) -> Cl
         box=box,
         why=why,
         holder=identity(),
-        until=until.isoformat(),
+        until=str(until),
     )
     return Claim(fact.seq, box, identity(), until)
 

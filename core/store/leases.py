@@ -45,6 +45,12 @@ async def dead(db: AsyncConnection, now: datetime) -> list[str]:
     return list((await db.execute(select(leases.c.slot).where(_dead(now)).order_by(leases.c.n))).scalars())
 
 
+async def ends(db: AsyncConnection) -> dict[str, datetime]:
+    """Until when each slot that is held counts, unless it is renewed."""
+    held = await db.execute(select(leases.c.slot, leases.c.expires_at).where(leases.c.holder.is_not(None)))
+    return {row.slot: row.expires_at for row in held}
+
+
 async def holders(db: AsyncConnection) -> dict[str, str]:
     """Slot and holder of every lease that was neither released nor taken over, silent ones included."""
     held = await db.execute(select(leases.c.slot, leases.c.holder).where(leases.c.holder.is_not(None)))
