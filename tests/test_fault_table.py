@@ -25,19 +25,24 @@ from pathlib import Path
 
 import pytest
 
+from bot.cards.run import run as card_of
+from bot.report import gather
 from core.clock import system_clock
 from core.containers.docker_host import SOCKET
+from core.containers.host import Recipe
 from core.model.errors import MossError, Unavailable
+from core.model.events import Noun
+from core.model.run import RunState
+from core.store import facts, notices
 from core.swap import perform as room
 from core.swap.perform import TRIES, perform
-from tests.support import foreigner
+from tests.support import diary, foreigner
 from tests.support.aftermath import End, before, problems_after
-from tests.support.containers import NO_ENGINE
 from tests.support.house import SHORT_S, House, a_house, lay_agent, little
+from tests.support.needs import needs_engine
 from tests.support.own_engine import BASE, NEEDS_ROOT, OwnEngine, own_engine
 from tests.support.swaps import granted_candidate
-
-pytestmark = [pytest.mark.engine, *NO_ENGINE]
+from tests.support.theatre import AGENT, FIXED, diff, eventually, theatre
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,7 @@ TABLE = [
 ]
 
 
+@needs_engine
 @pytest.mark.parametrize(
     "row", [pytest.param(row, id=row.fault, marks=[pytest.mark.sweep] if row.sweep else []) for row in TABLE]
 )
@@ -264,6 +270,7 @@ def too_big(where: Path, how: str) -> Path:
     return where
 
 
+@needs_engine
 @NEEDS_ROOT
 @pytest.mark.sweep
 async def test_after_a_build_that_fills_the_disk_one_agent_runs_and_the_next_build_goes_live(
@@ -290,3 +297,49 @@ async def test_after_a_build_that_fills_the_disk_one_agent_runs_and_the_next_bui
         assert swap
         took_s = time.monotonic() - began
         assert not (found := await problems_after(house, cramped.url, was, swap, End.committed, took_s)), found
+
+
+async def test_a_run_whose_build_fills_the_disk_says_so_once_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes of the error above: tried once more, and the coder is not sent to mend what is not its fault."""
+    said, builds = "The build filled the engine's disk; free space, such as by `docker image prune`.", []
+
+    async def full(recipe: Recipe) -> str:
+        builds.append(recipe)
+        raise Unavailable(said)
+
+    async with theatre(tmp_path) as stage:
+        before = await stage.outside()
+        monkeypatch.setattr(stage.moss.host, "build", full)
+        run = await stage.play(roles={"implement": [{"patch": diff(AGENT, FIXED)}]})
+        assert (run.state, len(builds)) == (RunState.failed, 2)
+        assert said in run.sentence
+        report = await gather(stage.moss.store, stage.moss.settings.data, run.id)
+        assert card_of(report).title == "prices: the run failed"
+        async with stage.moss.store.reading() as db:
+            told = [(one.kind, one.text) for one in await notices.listing(db, "prices")]
+            ends = [fact.after for fact in await facts.about(db, Noun.run, run.id) if fact.after == RunState.failed]
+        assert told[1:] == [("evolution-failed", run.sentence)]
+        assert ends == [RunState.failed]
+        assert await stage.outside() == before
+        await eventually(lambda: stage.cleared(run), 20)
+
+
+def test_the_diary_shows_what_was_lost_doubled_torn_or_written_by_two() -> None:
+    lines, seal = [], ""
+    for number in range(4):
+        line = diary.line(seal, f"{number} 0 boot-0")
+        lines.append(line)
+        seal = line.split()[-1]
+    whole = "".join(lines)
+    assert diary.problem(whole) is None
+    other = diary.line(lines[0].split()[-1], "1 1 boot-1")
+    for broken in (
+        whole.replace(lines[1], ""),
+        whole.replace(lines[1], 2 * lines[1]),
+        whole[:-3],
+        whole.replace(lines[1], lines[1] + other),
+        whole.replace("boot-0", "boot-9", 1),
+    ):
+        assert diary.problem(broken) is not None, broken

@@ -149,7 +149,7 @@ async def _of_the_agent(house: House, was: Before, live: Version) -> list[str]:
     except TimeoutError:
         later = now
         found.append("nobody writes to the volume any more")
-    if (last := diary.entries(later)[-1]) != (house.images[live.image], live.boot_id):
+    if (last := diary.last_writer(later)) != (house.images[live.image], live.boot_id):
         found.append(f"version {last[0]} ({last[1]}) writes to the volume")
     return found + _of_the_volume(was, later)
 

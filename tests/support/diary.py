@@ -3,20 +3,23 @@
 import hashlib
 
 
-def entries(text: str) -> list[tuple[str, str]]:
-    """Version and boot id of whoever wrote each line."""
-    return [(words[1], words[2]) for words in (line.split(" ") for line in text.splitlines())]
+def line(seal: str, said: str) -> str:
+    """As the agent writes it, after the one with this seal."""
+    return f"{said} {hashlib.sha256(f'{seal} {said}'.encode()).hexdigest()[:16]}\n"
 
 
 def problem(text: str) -> str | None:
     """Where the diary is not what one writer after the other wrote, or None."""
     seal = ""
-    if text and not text.endswith("\n"):
-        return "the last line of the diary is torn"
-    for number, line in enumerate(text.splitlines()):
-        said, _, found = line.rpartition(" ")
-        wanted = hashlib.sha256(f"{seal} {said}".encode()).hexdigest()[:16]
-        if found != wanted or said.split(" ")[0] != str(number):
-            return f"line {number} of the diary does not follow the one before it: {line[:80]!r}"
-        seal = found
+    for number, found in enumerate(text.splitlines(keepends=True)):
+        said = found.rpartition(" ")[0]
+        if found != line(seal, said) or said.split(" ")[0] != str(number):
+            return f"line {number} of the diary does not follow the one before it: {found[:80]!r}"
+        seal = found.split()[-1]
     return None
+
+
+def last_writer(text: str) -> tuple[str, str]:
+    """Version and boot id of whoever wrote the last line."""
+    _, version, boot_id, _ = text.splitlines()[-1].split(" ")
+    return version, boot_id
