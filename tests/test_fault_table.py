@@ -192,7 +192,7 @@ TABLE = [
         sweep=True,
     ),
     Row("it dies after 20 s, live by then", End.committed, candidate="mortal", lives_on=until_it_came_back, sweep=True),
-    Row("it answers health and no turns", End.restored, "canary", "confused"),
+    Row("it answers health and no turns", End.restored, "nonsense. Version 0 ", "confused"),
     Row("it shows the heartbeat of the one before", End.restored, "heartbeat", "heartless", sweep=True),
     Row("it beats as somebody else", End.restored, "heartbeat", "impostor", sweep=True),
     Row("its heart stands still", End.restored, "heartbeat", "frozen", sweep=True),

@@ -164,7 +164,7 @@ async def accept(store: Store, swap: Swap, live: Version, outage_ms: int | None,
         if fresh:
             again = {"boot_id": back_boot_id(swap), "image": fresh.image, "commit": fresh.commit}
             live = await _add_version(change, swap.model_copy(update=again), back_box(swap), live.number)
-        text = f"{swap.substrate} was swapped and failed: {swap.problem} {_name(live).capitalize()} is back."
+        text = f"{swap.substrate} was swapped and failed: {_closed(swap.problem)} {_name(live).capitalize()} is back."
         await _end_run(change, swap, RunState.rolled_back, text)
         await notices.add(
             change,
@@ -181,9 +181,11 @@ async def accept(store: Store, swap: Swap, live: Version, outage_ms: int | None,
 
 async def give_in(store: Store, swap: Swap, why: str) -> None:
     async with store.changing(swap.substrate) as change:
-        problem = f"{swap.problem} Then the last good version did not come back: {why}" if swap.problem else why
+        problem = why
+        if swap.problem:
+            problem = f"{_closed(swap.problem)} Then the last good version did not come back: {why}"
         await swaps.move(change, swap.id, SwapState.stuck, MOSS, problem=problem)
-        text = f"{swap.substrate} IS DOWN and needs a human now: {problem} Mend it, then run `moss adopt`."
+        text = f"{swap.substrate} IS DOWN and needs a human now: {_closed(problem)} Mend it, then run `moss adopt`."
         await _end_run(change, swap, RunState.stuck, text)
         await substrates.set_needs_adoption(change, True, MOSS, problem)
         await withdraw_questions(change, f"{swap.substrate} is down")
@@ -227,6 +229,12 @@ def good_of(version: Version) -> LastGood:
         box=version.box,
         recorded_at=version.since,
     )
+
+
+def _closed(problem: str | None) -> str:
+    """Whatever follows begins a sentence of its own: what an agent said may end anyhow."""
+    text = problem or "nobody knows why."
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _name(version: Version) -> str:
