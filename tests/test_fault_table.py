@@ -81,6 +81,12 @@ async def who_writes_to_the_volume(case: Case) -> AsyncIterator[None]:
         yield
 
 
+@asynccontextmanager
+async def who_reads_the_volume(case: Case) -> AsyncIterator[None]:
+    async with foreigner.beside(case.house, SOCKET, case.volume, "ro"):
+        yield
+
+
 def right_after(what: str, then: Callable[[Case], AbstractAsyncContextManager[None]]) -> Meddling:
     """As soon as the host has done this for the first time."""
 
@@ -201,6 +207,7 @@ TABLE = [
     Row("it forks without end", End.restored, "No 3 probes", "breeding", run={"pids": 40}),
     Row("its image is deleted", End.refused, "is gone", somebody=who_deletes_the_image),
     Row("somebody writes to its volume", End.refused, "`a-foreigner", somebody=who_writes_to_the_volume),
+    Row("somebody reads its volume, and may", End.committed, somebody=who_reads_the_volume, sweep=True),
     Row(
         "somebody comes to its volume in the middle",
         End.restored,

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -275,6 +275,27 @@ async def test_the_outage_lasts_from_the_stop_of_the_old_box_to_the_first_probe_
     assert swap.stopped_at
     assert swap.stopped_at >= began
     assert 0 < (swap.outage_ms or 0) < took_ms
+
+
+async def test_how_long_the_agent_was_away_is_not_said_when_moss_died_and_the_clock_was_set_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, consent = a_host(), await allowed(store)
+
+    async def die(name: str, grace_s: float) -> None:
+        raise Killed
+
+    with monkeypatch.context() as dying:
+        dying.setattr(host, "stop", die)
+        with pytest.raises(Killed):
+            await perform(store, host, OWNER, consent)
+    monkeypatch.setattr(store, "clock", lambda: system_clock() - timedelta(days=1))
+    swap = await perform(store, host, OWNER, consent)
+    assert swap
+    assert (swap.state, swap.outage_ms) == (SwapState.live, None)
+    async with store.reading() as db:
+        (notice,) = await notices.listing(db, "desk")
+    assert "nobody knows how long it was away" in notice.text
 
 
 async def test_a_consent_whose_run_was_stopped_swaps_nothing(store: Store) -> None:

@@ -118,7 +118,7 @@ def _is_ours(container: Any, house: House, swap: Swap, volume: str) -> bool:
     names = {swap.old_box, swap.new_box, back_box(swap)}
     if container.name in house.foreigners:
         return False
-    mounted = [mount.get("Name") or mount.get("Source") for mount in container.attrs["Mounts"]]
+    mounted = {mount.get("Name") or mount.get("Source") for mount in container.attrs["Mounts"]}
     labels = container.attrs["Config"]["Labels"] or {}
     prefixes = tuple(f"{name}-" for name in names)
     by_name = container.name in names or container.name.startswith(prefixes)
