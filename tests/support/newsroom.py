@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from bot.announcer import Announcer, Follower
@@ -22,13 +21,13 @@ from core.model.value import new_id, sha256
 from core.pipeline import evolve as pipeline
 from core.store import Store, batches, consents, runs, swaps
 from core.swap import records
-from core.swap.plan import Verdict
 from flags.raise_flag import raise_flag
 from tests.support import reports, stored
 from tests.support.paper_chat import PAPER, PaperChat, Shown
 from tests.support.swaps import make_live
 
 DESK = "desk"
+AWAY_MS = 2000
 CONFIG = """
 [moss]
 data = "data"
@@ -167,15 +166,14 @@ class Newsroom:
         async with self.store.reading() as db:
             swap, live = await swaps.get(db, swap.id), await swaps.live_version(db, DESK)
         assert live
-        passed = Verdict(True, "well", self.store.now() + timedelta(seconds=2))
         match end:
             case SwapState.live:
-                await records.commit(self.store, swap, passed)
+                await records.commit(self.store, swap, AWAY_MS)
             case _:
                 await records.give_up(self.store, swap, "The canary got no answer.", "")
                 swap = swap.model_copy(update={"problem": "The canary got no answer."})
                 if end is SwapState.restored:
-                    await records.accept(self.store, swap, live, passed, fresh=None)
+                    await records.accept(self.store, swap, live, AWAY_MS, fresh=None)
                 else:
                     await records.give_in(self.store, swap, "The port is taken.")
         async with self.store.reading() as db:
