@@ -187,6 +187,7 @@ def made_anew(engine: docker.DockerClient, house: House, live: Version) -> Itera
         detach=True,
     )
     yield (
+        f"has the limit of processes `none` instead of `{run.pids}`",
         f"has the port 8000 `published as {port}` instead of `published as {run.publish}`",
         f"has the volume at /state `{house.tmp}/elsewhere` instead of `{run.volume}`",
         "has the variable SECRET",

@@ -26,6 +26,7 @@ def looks_of(seen: Portrait) -> Looks:
         "command": " ".join(seen.command or ()) or "that of its image",
         "user": seen.user or "that of its image",
         "restart policy": seen.restart or "none",
+        "limit of processes": str(seen.pids or "none"),
     }
     plain |= {f"volume at {volume.target}": volume.name for volume in seen.volumes}
     plain |= {f"port {inside}": f"published as {outside}" for inside, outside in seen.ports.items() if outside}

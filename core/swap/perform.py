@@ -149,13 +149,15 @@ class Performance:
                 await records.begin(store, swap)
             case Action.stop:
                 await self.still(step.box)
+                if swap.state is SwapState.stopping:  # nobody answers now, so that looking all around would be felt
+                    await records.move(store, swap, SwapState.starting)
+                    old = await host.look(swap.old_box)
+                    if not (old and old.running):  # somebody else may start it again
+                        await self.start(swap)
             case Action.begin_starting:
                 await records.move(store, swap, SwapState.starting)
             case Action.start_new:
-                if shared := await self.shared(swap):
-                    raise Refused(shared)
-                await host.start(swap.new_box)
-                await records.move(store, swap, SwapState.probing)
+                await self.start(swap)
             case Action.probe_new:
                 self.new_verdict = await self.probe(swap.new_box, swap.boot_id)
             case Action.commit:
@@ -289,6 +291,12 @@ class Performance:
         seen = await self.host.look(box)
         if seen and seen.running:
             raise AgentFailed(f"The box {box} does not stop, so no other may start on its volume.")
+
+    async def start(self, swap: Swap) -> None:
+        if shared := await self.shared(swap):
+            raise Refused(shared)
+        await self.host.start(swap.new_box)
+        await records.move(self.store, swap, SwapState.probing)
 
     async def probe(self, box: str, boot_id: str) -> Verdict:
         return await watch(self.host, box, self.substrate, boot_id)
