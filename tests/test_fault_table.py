@@ -28,7 +28,7 @@ import pytest
 from bot.cards.run import run as card_of
 from bot.report import gather
 from core.clock import system_clock
-from core.containers.docker_host import SOCKET
+from core.containers.docker_host import SOCKET, DockerHost
 from core.containers.host import Recipe
 from core.model.errors import MossError, Unavailable
 from core.model.events import Noun
@@ -286,6 +286,8 @@ async def test_after_a_build_that_fills_the_disk_one_agent_runs_and_the_next_bui
     """The volume is on the same disk."""
     substrate = little("docker", run={"publish": None}, health={"window_s": 30})
     async with a_house("docker", tmp_path, substrate, cramped.url) as house:
+        assert isinstance(house.host, DockerHost)
+        house.host.spare_bytes = 0  # as with an engine whose disk Moss cannot look at
         live = await house.live()
         await house.host.set_restart(live.box, substrate.run.restart)
         was, began = await before(house), time.monotonic()
