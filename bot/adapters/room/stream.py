@@ -36,7 +36,8 @@ class Stream:
             self._door.close_stream(person)
 
     async def _follow(self, proof: Proof, since: int | None, data: Callable[[Post], str]) -> AsyncIterator[str]:
-        changes, silent_s, known_s = -1, 0.0, LOOK_S
+        changes, silent_s = -1, 0.0
+        known_s = LOOK_S  # for so long nobody has asked whether the reader may read on
         while not self._ending.is_set():
             # Counted before it is looked: what changes meanwhile ends the next wait at once.
             changes, waited_s = await self._change(changes)
