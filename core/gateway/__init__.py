@@ -2,6 +2,7 @@
 
 wire      HTTP/1.1 as far as it is needed, towards a program that may be hostile
 apis      which paths of which API pass, how each says no, what a request asks for
+reach     what a request may not have the service reach out for
 usage     how many tokens an answer took, read as it passes by
 prices    what they cost
 lane      one question's way: its token, what it may spend, what it has spent

@@ -195,29 +195,39 @@ class Asked:
     """Usage was asked for in addition, and the client does not expect the chunk that holds it."""
 
 
-def asked(route: Route, body: bytes) -> Asked:
+def read(body: bytes) -> dict[str, Any]:
     """Raises No for what cannot be read, since what it costs could not be told either."""
     if body.count(b",") > VALUES:
         raise No(413, "the request holds too many values")
     try:
-        told = _Asked.model_validate_json(body)
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise No(400, "the request is not JSON as this API has it")
+    return told
+
+
+def written(told: Mapping[str, Any]) -> bytes:
+    """Always anew: what names a thing twice could mean one to us, and another to the service. Raises No."""
+    try:
+        return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a character
+        return json.dumps(told, separators=(",", ":")).encode()
+    except RecursionError:
+        raise No(400, "the request is nested too deeply") from None
+
+
+def asked(route: Route, told: dict[str, Any]) -> Asked:
+    """Raises No."""
+    try:
+        about = _Asked.model_validate(told)
     except ValidationError:
         raise No(400, "the request is not JSON with a `model` as this API has it") from None
-    model = route.model or told.model or ""
+    model = route.model or about.model or ""
     if not model:
         raise No(400, "the request names no `model`")
-    if route.kind != "chat" or not told.stream:
-        return Asked(model, body)
-    options = told.stream_options or {}
-    if options.get("include_usage"):
-        return Asked(model, body)
-    return Asked(model, _with_usage(body, told.stream_options), hide_usage=True)
-
-
-def _with_usage(body: bytes, options: dict[str, Any] | None) -> bytes:
-    if options is None and b'"stream_options"' not in body:  # the rest stays as it is, to the byte
-        start = body.index(b"{") + 1
-        return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
-    whole = json.loads(body)
-    whole["stream_options"] = {**(options or {}), "include_usage": True}
-    return json.dumps(whole).encode()
+    options = about.stream_options or {}
+    if route.kind != "chat" or not about.stream or options.get("include_usage"):
+        return Asked(model, written(told))
+    return Asked(model, written({**told, "stream_options": {**options, "include_usage": True}}), hide_usage=True)

@@ -18,12 +18,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
 
 from core.coders.coder import Account, Api, Lane
-from core.gateway import apis, prices
+from core.gateway import apis, prices, reach
 from core.gateway.apis import APIS, Asked, No, Route
 from core.gateway.lane import CALLS, GatewayLane, Purse, Refusals
 from core.gateway.prices import Price
@@ -274,11 +275,17 @@ class Gateway:
         try:
             body = await wire.body()
             request = self._request(lane, route, head, query)
-            if route.kind is None:
-                await self._pass_on(wire, route, request(body), None)
+            if route.method == "GET":
+                await self._pass_on(wire, route, request(b""), None)
                 return
             began = time.monotonic()
-            asked = apis.asked(route, body)
+            told, taken_out = await asyncio.to_thread(_read, route.api, body)
+            lane.note_taken_out(taken_out)
+            if route.kind is None:
+                await self._pass_on(wire, route, request(apis.written(told)), None)
+                return
+            asked = apis.asked(route, told)
+            reach.check_model(route.api, asked.model)
             price = prices.price_of(asked.model, self._settings.prices)
             foreseen = Usage(input=estimate(length), estimated=True)
             lane.check(asked.model, foreseen, price)
@@ -292,7 +299,7 @@ class Gateway:
 
     def _request(self, lane: GatewayLane, route: Route, head: Head, query: str) -> Callable[[bytes], httpx.Request]:
         url = self._settings.of(route.api).url + route.path + (f"?{query}" if query else "")
-        headers = apis.request_headers(route.api, head.headers, self._keys[route.api])
+        headers = apis.request_headers(route.api, reach.headers(head.headers), self._keys[route.api])
         return lambda body: self._client.build_request(route.method, url, headers=headers, content=body or None)
 
     # To the upstream, and back
@@ -428,6 +435,12 @@ class Gateway:
         except Exception as problem:
             self._unwritten = [*lines, *self._unwritten]
             _log.error("spending not written down yet", lines=len(self._unwritten), why=str(problem))
+
+
+def _read(api: Api, body: bytes) -> tuple[dict[str, Any], set[str]]:
+    """What a request asks for, and what was taken out of it. In a thread: it may be long."""
+    told = apis.read(body)
+    return told, reach.closed(api, told)
 
 
 def _private(folder: Path | None) -> Path:

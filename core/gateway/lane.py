@@ -75,6 +75,8 @@ class GatewayLane:
     """Under way."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     refusals: Refusals = field(init=False)
+    taken_out: set[str] = field(default_factory=set)
+    """Tools of the service that its requests declared."""
     _before: Spend = field(init=False)
     """What the purse had spent when this lane was opened: what it may spend counts from there."""
     _closed: asyncio.Future[str] = field(init=False)
@@ -89,6 +91,13 @@ class GatewayLane:
 
     async def exhausted(self) -> str:
         return await asyncio.shield(self._closed)
+
+    def note_taken_out(self, tools: set[str]) -> None:
+        """Each is told once."""
+        new = sorted(tools - self.taken_out)[: max(TOLD - len(self.taken_out), 0)]
+        if new:
+            self.taken_out.update(new)
+            _log.warning("gateway took tools of the service out", tools=new, **self.refusals.of)
 
     def check(self, model: str, usage: Usage, price: Price | None) -> None:
         """Before a call, by what its input is likely to take. Raises No, and closes the lane where a budget would not
