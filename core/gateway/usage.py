@@ -58,9 +58,9 @@ class Reader:
     """As the answer names it."""
     _seen: dict[str, int] = field(default_factory=dict)
     _final: bool = False
-    """The usage that ends an answer was seen."""
+    """The usage that ends an answer was seen, with numbers in it, and nothing was said after it."""
     _said_bytes: int = 0
-    """Of the text of a stream so far, without what it is wrapped in."""
+    """Of the text of a stream so far, without what it is wrapped in; of an answer that comes as a whole, all of it."""
     _held: bytearray = field(default_factory=bytearray)
     _searched: int = 0
     """No event ends before this place in what is held."""
@@ -70,11 +70,13 @@ class Reader:
     def feed(self, chunk: bytes) -> bytes:
         """What of it the client gets, which is all of it, and at once, unless something has to be hidden."""
         if self._lost:
+            self._said_bytes += len(chunk)
             return chunk
         self._held += chunk
         passed = self._events() if self.stream else b""
         if len(self._held) > HELD_BYTES:
             self._lost = True
+            self._said_bytes += len(self._held)
             passed += bytes(self._held)
             self._held.clear()
         return passed if self.hide_usage and self.stream else chunk
@@ -86,16 +88,19 @@ class Reader:
         if self.stream:
             passes = not held or self._pass(held)
             return held if self.hide_usage and passes else b""
-        self._take_whole(held)
+        if not self._lost:
+            self._take_whole(held)
         return b""
 
     def usage(self) -> Usage:
         """So far, or in all."""
         known = self._known()
-        if self._final:
-            return known
-        said = max(known.output, estimate(self._said_bytes))
+        said_bytes = self._said_bytes + (0 if self.stream else len(self._held))
         put_in = known.input if known.input or known.cached else estimate(self.asked_bytes)
+        if self._final and put_in == known.input and (known.output or not said_bytes):
+            return known
+        rest = self._seen.get("total", 0) - put_in - known.cached  # some name nothing but a total
+        said = max(known.output, estimate(said_bytes), rest)
         return Usage(put_in, said, known.cache_read, known.cache_write, known.cache_write_hour, estimated=True)
 
     def _known(self) -> Usage:
@@ -158,77 +163,82 @@ class Reader:
         self._named(about.get("model"))
         usage, made = _table(about, "usage"), _table(_table(about, "usage"), "cache_creation")
         hour = _number(made, "ephemeral_1h_input_tokens")
-        self._see(
+        told_some = self._see(
             input=_number(usage, "input_tokens"),
             output=_number(usage, "output_tokens"),
             cache_read=_number(usage, "cache_read_input_tokens"),
             cache_write=max(_number(usage, "cache_creation_input_tokens") - hour, 0),
             cache_write_hour=hour,
         )
-        self._final |= bool(usage) and told.get("type") in ("message_delta", "message")
         self._said(_table(told, "delta"), "text", "partial_json", "thinking", "signature")
+        self._final |= told_some and told.get("type") in ("message_delta", "message")
 
     def _responses(self, told: dict[str, Any]) -> None:
         about = _table(told, "response") if "response" in told else told
         self._named(about.get("model"))
         usage = _table(about, "usage")
         cached = _number(_table(usage, "input_tokens_details"), "cached_tokens")
-        self._see(
+        told_some = self._see(
             input=max(_number(usage, "input_tokens") - cached, 0),
             output=_number(usage, "output_tokens"),
             cache_read=cached,
+            total=_number(usage, "total_tokens"),
         )
-        self._final |= bool(usage)
         self._said(told, "delta")
+        self._final |= told_some
 
     def _chat(self, told: dict[str, Any]) -> None:
         self._named(told.get("model"))
         usage = _table(told, "usage")
         cached = _number(_table(usage, "prompt_tokens_details"), "cached_tokens")
-        self._see(
+        told_some = self._see(
             input=max(_number(usage, "prompt_tokens") - cached, 0),
             output=_number(usage, "completion_tokens"),
             cache_read=cached,
+            total=_number(usage, "total_tokens"),
         )
-        self._final |= bool(usage)
         for choice in _tables(told, "choices"):
             delta = _table(choice, "delta")
             self._said(delta, "content", "reasoning_content", "reasoning", "refusal")
             for call in _tables(delta, "tool_calls"):
                 self._said(_table(call, "function"), "name", "arguments")
+        self._final |= told_some
 
     def _generate(self, told: dict[str, Any]) -> None:
         self._named(told.get("modelVersion"))
         usage = _table(told, "usageMetadata")
         cached = _number(usage, "cachedContentTokenCount")
         put_in = _number(usage, "promptTokenCount") + _number(usage, "toolUsePromptTokenCount")
-        self._see(
+        told_some = self._see(
             input=max(put_in - cached, 0),
             output=_number(usage, "candidatesTokenCount") + _number(usage, "thoughtsTokenCount"),
             cache_read=cached,
+            total=_number(usage, "totalTokenCount"),
         )
+        ends = not self.stream or "candidates" not in told  # a prompt that was refused has no candidates
         for candidate in _tables(told, "candidates"):
-            self._final |= bool(usage) and (not self.stream or bool(candidate.get("finishReason")))
+            ends |= bool(candidate.get("finishReason"))
             for part in _tables(_table(candidate, "content"), "parts"):
                 self._said(part, "text")
                 if call := part.get("functionCall"):
                     self._said_bytes += len(json.dumps(call))
-        if usage and "candidates" not in told:  # a prompt that was refused has no candidates
-            self._final = True
+        self._final |= told_some and ends
 
     def _named(self, model: Any) -> None:
         if isinstance(model, str) and model and not self.model:
             self.model = model[:200]
 
-    def _see(self, **counts: int) -> None:
-        """Every count in every API grows, or is told once."""
+    def _see(self, **counts: int) -> bool:
+        """Every count in every API grows, or is told once. Whether there was any."""
         for name, count in counts.items():
             self._seen[name] = max(self._seen.get(name, 0), count)
+        return any(counts.values())
 
     def _said(self, told: Mapping[str, Any], *names: str) -> None:
         for name in names:
-            if isinstance(said := told.get(name), str):
+            if isinstance(said := told.get(name), str) and said:
                 self._said_bytes += len(said.encode("utf-8", "replace"))
+                self._final = False
 
 
 def _parsed(text: bytes) -> Any:
@@ -249,5 +259,12 @@ def _tables(told: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _number(told: Mapping[str, Any], name: str) -> int:
+    """0 where there is none that can be believed."""
     found = told.get(name)
-    return min(max(found, 0), _MOST) if isinstance(found, int) and not isinstance(found, bool) else 0
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, int | float)
+        or (isinstance(found, float) and not found.is_integer())
+    ):
+        return 0
+    return min(max(int(found), 0), _MOST)
