@@ -26,7 +26,7 @@ from bot.settings import Settings
 from bot.words import count, duration, line
 from core.clock import system_clock
 from core.coders import catalogue
-from core.coders.coder import Coder, Doubtful
+from core.coders.coder import Doubtful
 from core.containers.choose import choose
 from core.containers.docker_host import DockerHost
 from core.containers.host import Host, label
@@ -196,26 +196,29 @@ async def _coders(settings: Settings) -> list[Finding]:
         findings = [Finding("sandbox", Outcome.ok, contained.sentence), *pitfalls.of_ways(settings.coder)]
     else:
         findings = [warning("sandbox", contained.sentence)]
-    gateway = models.gateway(settings)
+    try:
+        gateway = models.gateway(settings)
+    except MossError as problem:
+        return [*findings, failed("models", problem.sentence)]
     try:
         coders = catalogue.coders(settings.coder, contained.sandbox, gateway)
-        findings += [await _coder(coder) for coder in coders.distinct()]
-        return findings + [await _checked(f"models {api}", partial(gateway.ping, api)) for api in gateway.apis]
+        findings += [await _sign_of_life(f"coder {coder.name}", coder.ping) for coder in coders.distinct()]
+        return findings + [await _sign_of_life(f"models {api}", partial(gateway.ping, api)) for api in gateway.apis]
     except MossError as problem:
         return [*findings, failed("coder", problem.sentence)]
     finally:
         await gateway.close()
 
 
-async def _coder(coder: Coder) -> Finding:
+async def _sign_of_life(name: str, check: Check) -> Finding:
     said: list[str] = []
 
     async def ping() -> str:
-        said.append(await coder.ping())
+        said.append(await check())
         return said[0]
 
-    finding = await _checked(f"coder {coder.name}", ping)
-    return warning(finding.name, finding.sentence) if said and isinstance(said[0], Doubtful) else finding
+    finding = await _checked(name, ping)
+    return warning(name, finding.sentence) if said and isinstance(said[0], Doubtful) else finding
 
 
 async def _host(settings: Settings, store: Store | None) -> list[Finding]:

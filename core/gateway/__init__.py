@@ -6,5 +6,6 @@ reach     what a request may not have the service reach out for
 usage     how many tokens an answer took, read as it passes by
 prices    what they cost
 lane      one question's way: its token, what it may spend, what it has spent
+client    the client that asks the upstreams
 gateway   the server, and the way to the configured upstream with the real key
 """

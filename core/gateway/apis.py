@@ -176,6 +176,14 @@ def is_refusal(body: bytes) -> bool:
     return isinstance(told, dict) and "error" in told
 
 
+def is_object(body: bytes) -> bool:
+    """Whether an answer is one of an API, and not the page of something before it."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 # What a request asks for
 
 

@@ -7,7 +7,6 @@ A program gets an address and a token that count for one question. It never sees
 import asyncio
 import contextlib
 import hmac
-import http.cookiejar
 import os
 import shutil
 import stat
@@ -23,23 +22,23 @@ from typing import Any
 import httpx
 import structlog
 
-from core.coders.coder import Account, Api, Lane
-from core.gateway import apis, prices, reach
+from core.coders.coder import Account, Api, Doubtful, Lane
+from core.gateway import apis, client, prices, reach
 from core.gateway.apis import APIS, Asked, No, Route
 from core.gateway.lane import CALLS, GatewayLane, Purse, Refusals
 from core.gateway.prices import Price
 from core.gateway.settings import GatewaySettings
 from core.gateway.usage import Reader, Usage, estimate
 from core.gateway.wire import Gone, Head, Wire
-from core.model.errors import Unavailable
+from core.model.errors import BadInput, Unavailable
 from core.model.spending import Line, LineKind
 
 _log = structlog.get_logger(__name__)
 
 CONNECTIONS = 256
 """At once, of all programs together."""
-CONNECT_S, SILENCE_S, CALL_S = 10.0, 600.0, 3600.0
-"""How long an upstream may take to be reached, may say nothing, and may take in all."""
+CALL_S = 3600.0
+"""How long an upstream may take in all."""
 PING_S = 10.0
 ANSWER_BYTES = 64_000_000
 ERROR_BYTES = 1_000_000
@@ -86,11 +85,11 @@ class _Client:
 
 
 class Gateway:
-    """Lanes."""
+    """Lanes. Raises BadInput for what cannot be a key."""
 
     def __init__(self, settings: GatewaySettings, keys: Keys, record: Record = _nowhere) -> None:
         self._settings = settings
-        self._keys = dict(keys)
+        self._keys = {api: _key(settings.of(api).key_from, key) for api, key in keys.items()}
         self._record = record
         self._lanes: set[GatewayLane] = set()
         self._purses: dict[str, Purse] = {}
@@ -103,13 +102,8 @@ class Gateway:
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
-        """Made when it is needed: it reads certificates. No cookie goes from one lane to another."""
-        return httpx.AsyncClient(
-            follow_redirects=False,
-            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=CONNECT_S),
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20),
-        )
+        """Made when it is needed: it reads certificates. Raises BadInput."""
+        return client.made(CONNECTIONS)
 
     async def close(self) -> None:
         """For whoever only asked for a sign of life."""
@@ -180,7 +174,8 @@ class Gateway:
                 _log.info("gateway lane closed", refused=lane.refusals.count, **lane.refusals.of)
 
     async def ping(self, api: Api) -> str:
-        """Whether the upstream is there and takes the key. Costs nothing. Raises Unavailable with the mend."""
+        """Whether the upstream is there and takes the key; Doubtful when it says so but does not work now. Costs
+        nothing. Raises Unavailable with the mend."""
         if not self._keys.get(api):
             raise Unavailable(self.missing(api))
         upstream = self._settings.of(api)
@@ -190,10 +185,26 @@ class Gateway:
         try:
             answer = await self._client.get(upstream.url + path, headers=headers, timeout=PING_S)
         except httpx.HTTPError as problem:
-            why = str(problem) or type(problem).__name__
-            raise Unavailable(f"{upstream.url} cannot be reached: {why}; check `url` in [gateway.{api}].") from None
-        if answer.status_code in (401, 403):
+            raise Unavailable(
+                f"{upstream.url} cannot be reached: {client.why(problem)}; check `url` in [gateway.{api}]."
+            ) from None
+        status, setting = answer.status_code, f"`url` in [gateway.{api}]"
+        if status in (401, 403):
             raise Unavailable(f"{upstream.url} does not take the key in {upstream.key_from}; set the right one.")
+        if status == 429 or status >= 500:
+            how = "is busy" if status == 429 else "fails"
+            return Doubtful(f"{upstream.url} is there, but {how} at the moment ({status}); try again later")
+        if 300 <= status < 400:
+            raise Unavailable(f"{upstream.url} leads elsewhere ({status}), and is not followed; correct {setting}.")
+        if status == 404:
+            below = path.removesuffix("/models")
+            raise Unavailable(
+                f"There is nothing at {upstream.url}{path}; {setting} goes up to but without `{below}`, correct it."
+            )
+        if status != 200:
+            raise Unavailable(f"{upstream.url} answers with {status}; check {setting}, and {upstream.key_from}.")
+        if not apis.is_object(answer.content):
+            raise Unavailable(f"{upstream.url} answers, but not as a model's API does; correct {setting}.")
         return f"{upstream.url} answers, with the key in {upstream.key_from}"
 
     # A connection, and its requests
@@ -300,7 +311,14 @@ class Gateway:
     def _request(self, lane: GatewayLane, route: Route, head: Head, query: str) -> Callable[[bytes], httpx.Request]:
         url = self._settings.of(route.api).url + route.path + (f"?{query}" if query else "")
         headers = apis.request_headers(route.api, reach.headers(head.headers), self._keys[route.api])
-        return lambda body: self._client.build_request(route.method, url, headers=headers, content=body or None)
+
+        def request(body: bytes) -> httpx.Request:
+            try:
+                return self._client.build_request(route.method, url, headers=headers, content=body or None)
+            except BadInput as problem:
+                raise No(502, problem.sentence) from None
+
+        return request
 
     # To the upstream, and back
 
@@ -308,7 +326,7 @@ class Gateway:
         try:
             async with asyncio.timeout(CALL_S):
                 response = await self._client.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+        except client.UNSENT:
             raise No(502, f"the upstream of {route.api} cannot be reached") from None
         except (httpx.HTTPError, TimeoutError, asyncio.CancelledError) as problem:
             if call:  # it heard the question, and may have begun to answer
@@ -368,14 +386,14 @@ class Gateway:
         stream = response.headers.get("content-type", "").partition(";")[0].strip() == "text/event-stream"
         hide = call.asked.hide_usage
         reader = Reader(call.route.kind or "chat", stream, len(call.asked.body), hide_usage=hide)
-        client = _Client(stays=not stream)
+        listener = _Client(stays=not stream)
         size = 0
         try:
-            await client.told(wire.begin(response.status_code, apis.answer_headers(response.headers.raw)))
+            await listener.told(wire.begin(response.status_code, apis.answer_headers(response.headers.raw)))
             async with asyncio.timeout(max(CALL_S - (time.monotonic() - call.began), 1)):
                 async for part in response.aiter_raw():
                     size += len(part)
-                    await client.told(wire.send(reader.feed(part)))
+                    await listener.told(wire.send(reader.feed(part)))
                     if size > ANSWER_BYTES:
                         raise Gone("the answer is too long")
                     if stream and call.lane.overrun(reader.usage(), call.price):
@@ -385,8 +403,8 @@ class Gateway:
             raise Gone("the upstream broke off") from None
         finally:
             await self._settle(call, reader)
-        if client.gone:
-            raise client.gone
+        if listener.gone:
+            raise listener.gone
         await wire.send(rest)
         await wire.end()
 
@@ -441,6 +459,14 @@ def _read(api: Api, body: bytes) -> tuple[dict[str, Any], set[str]]:
     """What a request asks for, and what was taken out of it. In a thread: it may be long."""
     told = apis.read(body)
     return told, reach.closed(api, told)
+
+
+def _key(name: str, said: str) -> str:
+    """Raises BadInput, without the key."""
+    key = said.strip()
+    if not all("!" <= each <= "~" for each in key):
+        raise BadInput(f"{name} holds letters that no key has, such as blanks or line ends within; set it anew.")
+    return key
 
 
 def _private(folder: Path | None) -> Path:

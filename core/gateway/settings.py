@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from core.coders.coder import Api
@@ -22,11 +23,23 @@ class Upstream(Part):
     @classmethod
     def _plain(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not _leads_somewhere(url):
             raise ValueError("is no address; write one such as `https://api.anthropic.com`")
         if parts.username or parts.query or parts.fragment:
             raise ValueError("should be an address without user, query and fragment; the key comes from `key_from`")
-        return url.rstrip("/")
+        url = url.rstrip("/")
+        if url.endswith(("/v1", "/v1beta")):
+            raise ValueError(f"goes up to but without the version; write `{url.rpartition('/')[0]}`")
+        return url
+
+
+def _leads_somewhere(url: str) -> bool:
+    """Whether host and port could be there."""
+    try:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        return bool(host) and port != 0 and bool(httpx.URL(url).host.encode("idna"))
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 class Anthropic(Upstream):
