@@ -213,6 +213,39 @@ async def test_so_many_connections_at_once_and_no_more(open_lane: Lane, monkeypa
     await still_works(open_lane)
 
 
+async def test_idle_connections_of_one_question_shut_nobody_else_out(api: Upstream, book: Book) -> None:
+    async with Gateway(api.settings, KEYS, book).serving() as serving, serving.open(ACCOUNT, None) as crowd:
+        idle = [await asyncio.open_unix_connection(str(crowd.socket)) for _ in range(300)]
+        await asyncio.sleep(0.2)
+        held = [reader for reader, _ in idle if not reader.at_eof() and reader.exception() is None]
+        assert held == [reader for reader, _ in idle[: lane.LANE_CONNECTIONS]], "the newest are closed"
+        async with serving.open(ACCOUNT, None) as other:
+            await still_works(other)
+            assert other.socket != crowd.socket
+        for _, writer in idle:
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
+        await still_works(crowd)
+
+
+async def test_connections_at_the_port_count_for_the_question_whose_token_they_show(
+    open_lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "CONNECTIONS", 5)
+    kept = []
+    for number in range(lane.LANE_CONNECTIONS + 1):
+        reader, writer = await asyncio.open_connection("127.0.0.1", open_lane.port)
+        kept.append(writer)
+        writer.write(head(open_lane, f"content-length: {len(BODY)}") + BODY)
+        said = await reader.readuntil(b"\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 200" if number < lane.LANE_CONNECTIONS else b"HTTP/1.1 429")
+    kept[0].transport.abort()
+    await asyncio.sleep(0.1)
+    await still_works(open_lane)
+    for writer in kept:
+        writer.transport.abort()
+
+
 async def test_a_client_that_reads_nothing_is_left_and_pays(
     open_lane: Lane, api: Upstream, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

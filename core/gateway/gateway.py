@@ -25,7 +25,7 @@ import structlog
 from core.coders.coder import Account, Api, Doubtful, Lane
 from core.gateway import apis, client, prices, reach
 from core.gateway.apis import APIS, Asked, No, Route
-from core.gateway.lane import CALLS, GatewayLane, Purse, Refusals
+from core.gateway.lane import CALLS, LANE_CONNECTIONS, GatewayLane, Purse, Refusals
 from core.gateway.prices import Price
 from core.gateway.settings import GatewaySettings
 from core.gateway.usage import Reader, Usage, estimate
@@ -36,7 +36,7 @@ from core.model.spending import Line, LineKind
 _log = structlog.get_logger(__name__)
 
 CONNECTIONS = 256
-"""At once, of all programs together."""
+"""At once, at the port that all share, of those that have shown no token yet; and to the upstreams."""
 CALL_S = 3600.0
 """How long an upstream may take in all."""
 PING_S = 10.0
@@ -94,6 +94,7 @@ class Gateway:
         self._lanes: set[GatewayLane] = set()
         self._purses: dict[str, Purse] = {}
         self._connections: set[asyncio.Task[None]] = set()
+        self._nameless: set[asyncio.Task[None]] = set()
         self._unwritten: list[Line] = []
         self._writing: set[asyncio.Task[None]] = set()
         self._strangers = Refusals()
@@ -215,12 +216,11 @@ class Gateway:
         task = asyncio.current_task()
         assert task is not None
         wire = Wire(reader, writer)
-        if len(self._connections) >= CONNECTIONS:
+        if own.is_full if own else len(self._nameless) >= CONNECTIONS:
             wire.abort()
             return
         self._connections.add(task)
-        if own:
-            own.tasks.add(task)
+        (own.tasks if own else self._nameless).add(task)
         try:
             await self._converse(wire, own)
             wire.close()
@@ -232,9 +232,8 @@ class Gateway:
             _log.exception("gateway failed")
             wire.abort()
         finally:
-            self._connections.discard(task)
-            if own:
-                own.tasks.discard(task)
+            for tasks in (self._connections, self._nameless, *(lane.tasks for lane in self._lanes)):
+                tasks.discard(task)
 
     async def _converse(self, wire: Wire, own: GatewayLane | None) -> None:
         while True:
@@ -251,7 +250,7 @@ class Gateway:
             try:
                 if lane is None:
                     raise No(401, "this token is not valid here, or not any more")
-                await self._answer(wire, lane, head, own)
+                await self._answer(wire, lane, head)
             except No as problem:
                 (lane.refusals if lane else refusals).add(problem.status, head.method, head.path, problem.why)
                 body = apis.refusal(apis.api_of(head.path), problem.status, problem.why)
@@ -267,7 +266,7 @@ class Gateway:
                     found = lane
         return found
 
-    async def _answer(self, wire: Wire, lane: GatewayLane, head: Head, own: GatewayLane | None) -> None:
+    async def _answer(self, wire: Wire, lane: GatewayLane, head: Head) -> None:
         """Raises No for what is not let through."""
         route = apis.route(head.method, head.path)
         if route.api not in lane.apis:
@@ -281,8 +280,12 @@ class Gateway:
             raise No(429, f"more than {CALLS} calls at once; wait for one of them")
         task = asyncio.current_task()
         assert task is not None
+        if task not in lane.tasks:
+            if lane.is_full:
+                raise No(429, f"more than {LANE_CONNECTIONS} connections at once; close one of them")
+            lane.tasks.add(task)
+            self._nameless.discard(task)
         lane.calls += 1
-        lane.tasks.add(task)
         try:
             body = await wire.body()
             request = self._request(lane, route, head, query)
@@ -305,8 +308,6 @@ class Gateway:
                 await self._pass_on(wire, route, request(asked.body), call)
         finally:
             lane.calls -= 1
-            if own is None:
-                lane.tasks.discard(task)
 
     def _request(self, lane: GatewayLane, route: Route, head: Head, query: str) -> Callable[[bytes], httpx.Request]:
         url = self._settings.of(route.api).url + route.path + (f"?{query}" if query else "")

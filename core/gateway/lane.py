@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 
 CALLS = 8
 """At once, of one question."""
+LANE_CONNECTIONS = 32
+"""At once, of one question, so that those of others find room."""
 TOLD = 20
 """So many refusals are told in a minute, in words; all are counted."""
 
@@ -74,6 +76,7 @@ class GatewayLane:
     calls: int = 0
     """Under way."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Its connections: those at its own socket, and those at the port that have shown its token."""
     refusals: Refusals = field(init=False)
     taken_out: set[str] = field(default_factory=set)
     """Tools of the service that its requests declared."""
@@ -88,6 +91,10 @@ class GatewayLane:
         self._before = self.purse.spent
         self._closed = asyncio.get_running_loop().create_future()
         self.purse.lanes.add(self)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.tasks) >= LANE_CONNECTIONS
 
     async def exhausted(self) -> str:
         return await asyncio.shield(self._closed)
