@@ -438,8 +438,24 @@ def test_the_built_in_prices_mean_what_they_say() -> None:
     assert price_of("gpt-5.4-pro", {}) is None
     assert price_of("gpt-5-pro-2025-10-06", {}) is None
     assert price_of("gpt-6", {}) is None
+    assert price_of("gemini-3-pro-preview", {}) == BUILT_IN["gemini-3-pro*"]
     long = BUILT_IN["gemini-2.5-pro*"].of(Usage(input=200_001, output=10))
     assert long == pytest.approx((200_001 * 2.5 + 10 * 15) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gemini-3-pro-image-preview", "gemini-2.5-flash-image", "gemini-2.5-flash-preview-tts",
+        "gemini-2.5-flash-native-audio-preview", "google/gemini-2.5-flash-live-preview", "gpt-4o-audio-preview",
+        "gpt-4o-mini-realtime-preview-2024-12-17", "gpt-4o-mini-tts", "gpt-4o-transcribe", "gpt-4o-search-preview",
+        "gpt-5.5-pro-2026-01-01", "gpt-5.2-pro-preview",
+    ],
+)  # fmt: skip
+def test_a_make_that_is_sold_otherwise_is_not_taken_for_its_cheap_relative(model: str) -> None:
+    assert price_of(model, {}) is None
+    own = Price(input=1, output=2)
+    assert price_of(model, {"*": own}) == own
 
 
 async def test_what_could_not_be_written_down_is_written_with_the_next_call(

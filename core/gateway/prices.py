@@ -1,5 +1,6 @@
 """What models cost: a dated table, the owner's own prices before it, and what a call's tokens come to."""
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -106,8 +107,8 @@ BUILT_IN: Mapping[str, Price] = {
 """A model that is not here has no price until its owner writes one: a guess would be worse than none. So no name ends
 in a star where a dearer kind of the same model is known to exist."""
 
-_DEARER = ("*-pro", "*-pro-20*")
-"""Of these makes of `gpt-`, the price is another by far, and none is built in."""
+_DEARER = re.compile(r"gpt-.*-pro\b|-(audio|image|live|realtime|search|transcribe|tts)\b")
+"""Of these makes the price is another by far, or not by the token of text, and none is built in."""
 
 
 def price_of(model: str, own: Mapping[str, Price]) -> Price | None:
@@ -115,8 +116,7 @@ def price_of(model: str, own: Mapping[str, Price]) -> Price | None:
     for name in dict.fromkeys((model, model.rpartition("/")[2])):
         if found := _longest(name, own):
             return found
-        dearer = name.startswith("gpt-") and any(fnmatchcase(name, each) for each in _DEARER)
-        if not dearer and (found := _longest(name, BUILT_IN)):
+        if not _DEARER.search(name) and (found := _longest(name, BUILT_IN)):
             return found
     return None
 
