@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from core import process
 from core.coders import check
 from core.coders.ask import ask
 from core.coders.events import standing_orders
 from core.coders.program import Program
+from core.gateway.gateway import Gateway
+from core.gateway.settings import GatewaySettings
 from core.model.errors import CoderFailed, Misconduct
 from core.model.replies import Diagnosis, Implementation, Role
 from core.model.run import Spend
@@ -106,6 +109,23 @@ async def test_an_edit_lands_and_the_reply_comes_with_what_it_cost(agent: Agent,
     assert heard.problem is None
     assert len(heard.session) > 10
     assert agent.provider.hear(said.rstrip().rpartition("\n")[0], "", 0).problem, "the last event was needed"
+
+
+@every
+async def test_it_works_through_the_gateway_which_has_nothing_to_refuse(agent: Agent, bench: Bench) -> None:
+    new = bench.where / "checkout/new.py"
+    says = [Read(str(bench.where / "evidence/brief.json")), Write(str(new), "fresh = True\n"), DONE]
+    with model(*says) as stub, capture_logs() as logs:
+        one = {"url": stub.url}
+        settings = GatewaySettings.model_validate({"anthropic": one, "openai": one, "gemini": one})
+        async with Gateway(settings, {"anthropic": KEY, "openai": KEY, "gemini": KEY}).serving() as lanes:
+            coder = replace(agent.program(stub), lanes=lanes)
+            reply, spend = await bench.ask(coder, Role.implement, timeout_s=120)
+    assert reply == Implementation(summary="done")
+    assert new.read_text() == "fresh = True\n"
+    assert spend.tokens == 3 * (INPUT_TOKENS + OUTPUT_TOKENS)
+    assert {asked.key for asked in stub.asked} == {KEY}
+    assert [each for each in logs if each["event"].startswith("gateway")] == []
 
 
 @every
