@@ -138,6 +138,7 @@ REFUSED: list[tuple[str, tuple[str, dict[str, Any]], dict[str, Any]]] = [
     ("a model that searches", CHATS, {"model": "gpt-4o-search-preview"}),
     ("a model that researches", RESPONSES, {"model": "o4-mini-deep-research"}),
     ("an image of Responses", RESPONSES, {"input": [{"content": [{"type": "input_image", "image_url": OUT}]}]}),
+    ("an image under a false name", RESPONSES, {"type": "tool_use", "input": [{"content": [{"image_url": OUT}]}]}),
     ("a file of Responses", RESPONSES, {"input": [{"content": [{"type": "input_file", "file_url": OUT}]}]}),
     ("a kept file of Responses", RESPONSES, {"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]}),
     (
@@ -219,3 +220,13 @@ def test_a_request_that_is_nested_too_deeply_is_refused() -> None:
         told = {"x": told}
     with pytest.raises(No, match="nested too deeply"):
         reach.closed("openai", told)
+
+
+async def test_what_a_request_calls_things_cannot_write_into_the_log(open_lane: Lane) -> None:
+    with capture_logs() as logs:
+        await ask(open_lane, RESPONSES, tools=[{"type": f"\x1b[31m{number}"} for number in range(100)])
+        await ask(open_lane, RESPONSES, **{f"\x1b{open_lane.token}_url": OUT})
+    taken, refused = logs
+    assert (len(taken["tools"]), taken["tools"][0][:5]) == (20, "?[31m")
+    assert refused["why"].startswith("`?[token]_url` would be fetched")
+    assert "\x1b" not in str([*taken["tools"], refused["why"]])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -45,11 +46,14 @@ class Refusals:
         self._in_a_row += 1
         if self._in_a_row > TOLD:
             return
-        shown = "".join(each if " " <= each < "\x7f" else "?" for each in f"{method[:10]} {path[:150]}")
-        if self.secret:
-            shown = shown.replace(self.secret, "[token]")
+        shown, why = self.shown(f"{method[:10]} {path[:150]}"), self.shown(why)
         self.told = [*self.told[-TOLD:], f"{shown}: {why}"]
         _log.warning("gateway refused", status=status, asked=shown, why=why, count=self.count, **self.of)
+
+    def shown(self, said: str) -> str:
+        """What a program said, fit for a log."""
+        plain = "".join(each if " " <= each < "\x7f" else "?" for each in said)
+        return plain.replace(self.secret, "[token]") if self.secret else plain
 
 
 @dataclass(slots=True)
@@ -100,11 +104,12 @@ class GatewayLane:
         return await asyncio.shield(self._closed)
 
     def note_taken_out(self, tools: set[str]) -> None:
-        """Each is told once."""
-        new = sorted(tools - self.taken_out)[: max(TOLD - len(self.taken_out), 0)]
+        """Each is told once, and no more of them than a log can bear."""
+        new = set(islice(tools - self.taken_out, TOLD - len(self.taken_out)))
         if new:
-            self.taken_out.update(new)
-            _log.warning("gateway took tools of the service out", tools=new, **self.refusals.of)
+            self.taken_out |= new
+            shown = sorted(map(self.refusals.shown, new))
+            _log.warning("gateway took tools of the service out", tools=shown, **self.refusals.of)
 
     def check(self, model: str, usage: Usage, price: Price | None) -> None:
         """Before a call, by what its input is likely to take. Raises No, and closes the lane where a budget would not

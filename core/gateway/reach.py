@@ -89,7 +89,7 @@ def _close(api: Api, value: Any, found: set[str]) -> None:
         _check_addition(value)
     for name, inner in value.items():
         plain = _plain(name)
-        if plain in _FREE or (plain == "input" and str(kind).endswith("tool_use")):
+        if plain in _FREE or (api == "anthropic" and plain == "input" and str(kind).endswith("tool_use")):
             continue
         _check_address(api, name, inner)
         if plain == "tools" and inner is not None:
