@@ -199,8 +199,9 @@ class Gateway:
             raise Unavailable(f"{upstream.url} leads elsewhere ({status}), and is not followed; correct {setting}.")
         if status == 404:
             below = path.removesuffix("/models")
-            raise Unavailable(
-                f"There is nothing at {upstream.url}{path}; {setting} goes up to but without `{below}`, correct it."
+            return Doubtful(
+                f"There is nothing at {upstream.url}{path}; {setting} goes up to but without `{below}`, unless the "
+                "service keeps no list of models"
             )
         if status != 200:
             raise Unavailable(f"{upstream.url} answers with {status}; check {setting}, and {upstream.key_from}.")
