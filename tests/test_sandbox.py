@@ -175,6 +175,26 @@ async def up(jail: Prison) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_nobody_else_on_this_machine_comes_to_the_home_or_to_the_order(jail: Prison, kind: str) -> None:
+    """Who connects to the post first is told the environment, keys and all."""
+    script = "import os, time; print(os.environ['HOME'], flush=True); time.sleep(60)"
+    coder = Program("slow", (jail.python(kind), "-c", script), Command(), sandbox=jail.sandbox(kind))
+    asked = asyncio.create_task(ask(coder, await jail.bench.brief()))
+    told = jail.bench.where / "artefacts" / "stdout.txt"
+    await until(lambda: told.exists() and told.read_text().endswith("\n"))
+    home = Path(told.read_text().strip())
+    place = home.parent
+    try:
+        assert {path.name for path in place.iterdir()} == {"home", "post"}
+        assert (place / "post" / "post").is_socket()
+        assert (place.stat().st_uid, place.stat().st_mode & 0o777) == (os.getuid(), 0o700)
+    finally:
+        asked.cancel()
+        await asyncio.wait({asked})
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_at_the_limit_nothing_survives(jail: Prison, kind: str) -> None:
     said = await jail.complaint(hiding(jail, kind), timeout_s=3.0)
     assert "it did not end within 3 s and was killed" in said

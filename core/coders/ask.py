@@ -94,14 +94,16 @@ async def _try(coder: Coder, brief: Brief, objection: Objection | None) -> tuple
 async def _watched(coder: Coder, brief: Brief) -> Answer:
     """One answer, and then the question what else happened: that counts more than how the program ended."""
     evidence, before = await asyncio.to_thread(_sealed, brief)
-    home = Path(tempfile.mkdtemp(prefix=_home_prefix(brief.tag)))
+    place = Path(tempfile.mkdtemp(prefix=_place_prefix(brief.tag)))
+    home = place / "home"
+    home.mkdir(mode=0o700)
     outcome: Answer | MossError
     try:
         outcome = await coder.answer(brief, home)
     except MossError as error:
         outcome = error
     finally:
-        await asyncio.shield(asyncio.to_thread(_tidy, home, brief))
+        await asyncio.shield(asyncio.to_thread(_tidy, place, brief))
     left = await end_leftovers(brief.tag)
     wrong = "left a process behind, which was killed" if left else None
     if wrong is None and await asyncio.to_thread(_contents, brief.evidence) != evidence:
@@ -141,18 +143,25 @@ def _clear_away(brief: Brief) -> None:
         (brief.artefacts / name).unlink(missing_ok=True)
     _remove(brief.artefacts / REPAIR)
     for tag in _tags(brief):
-        for home in Path(tempfile.gettempdir()).glob(_home_prefix(tag) + "*"):
-            _remove(home)
+        _remove_places(_place_prefix(tag))
 
 
-def _home_prefix(tag: str) -> str:
-    """Short, since programs put sockets below it; named after the try, so that what a crash left is found again."""
+def _place_prefix(tag: str) -> str:
+    """Of the directory, which nobody else may enter, with the home and whatever its sandbox lays beside it. Short, since
+    programs put sockets below it; named after the try, so that what a crash left is found again."""
     return f"moss-{hashlib.sha256(tag.encode()).hexdigest()[:12]}-"
 
 
-def _tidy(home: Path, brief: Brief) -> None:
+def _remove_places(prefix: str) -> None:
+    for place in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # it is gone already
+            if place.lstat().st_uid == os.getuid():  # a name can be guessed by anybody
+                _remove(place)
+
+
+def _tidy(place: Path, brief: Brief) -> None:
     """However it ended: its home goes, and what it printed, or is told of it, is redacted."""
-    _remove(home)
+    _remove(place)
     for path in brief.artefacts.glob("*.txt"):
         _redactor(brief).file(path)
 

@@ -92,7 +92,8 @@ class Coder(Protocol):
         the mend."""
 
     async def answer(self, brief: Brief, home: Path) -> Answer:
-        """Run the program once. `home` is a fresh directory for its configuration. Raises CoderFailed."""
+        """Run the program once. `home` is a fresh directory for its configuration, and what lies beside it is nobody
+        else's either. Raises CoderFailed."""
 
 
 # What differs between programs

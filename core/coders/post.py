@@ -114,10 +114,10 @@ async def opened(
     beside: bool = False,
     most: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Post]:
-    """A directory beside the fresh home, with a socket at which one caller gets the order: the starter, since it calls
-    before the program exists. `beside` an environment that the image has, the program gets this one. `most` is what the
-    starter lets it take, where nobody else limits it."""
-    where = order.home.with_name(f"{order.home.name}.post")
+    """A directory beside the fresh home, where nobody else on this machine comes to, with a socket at which one caller
+    gets the order: the starter, since it calls before the program exists. `beside` an environment that the image has,
+    the program gets this one. `most` is what the starter lets it take, where nobody else limits it."""
+    where = order.home.with_name("post")
     await asyncio.to_thread(_lay, where, order)
     post = Post(where)
     brief = order.brief

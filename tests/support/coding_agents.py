@@ -192,7 +192,7 @@ class Nobody:
         return HostSandbox().url(lane)
 
     async def run(self, order: Order) -> Ended:
-        for root in (order.home, order.brief.checkout):
+        for root in (order.home.parent, order.brief.checkout):
             for folder, folders, files in os.walk(root):
                 for name in (".", *folders, *files):
                     os.chown(Path(folder, name), NOBODY, NOBODY, follow_symlinks=False)
