@@ -120,6 +120,21 @@ async def test_a_coder_that_hangs_is_ended_with_all_that_it_started(bench: Bench
     assert "it did not end within 1 s and was killed" in await complaint(bench, coder, timeout_s=1.0)
 
 
+async def test_a_file_whose_name_cannot_be_printed_is_told_of(bench: Bench) -> None:
+    with pytest.raises(Misconduct, match=r"locate changed \\udcff\\nCoder, though this role may only read\.$"):
+        await bench.ask(shell(f"touch \"$(printf '\\377\nCoder')\"; {SAYS}"))
+
+
+async def test_misconduct_counts_more_than_a_mistake_of_ours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_: Program, brief: Brief, __: Path) -> Answer:
+        (brief.checkout / "note.txt").touch()
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(Program, "answer", answer)
+    with pytest.raises(Misconduct, match="only read"):
+        await bench.ask(shell("true"))
+
+
 async def test_misconduct_counts_more_than_a_bad_end(bench: Bench) -> None:
     with pytest.raises(Misconduct, match="only read"):
         await bench.ask(shell("echo x > note.txt; exit 3"))

@@ -159,6 +159,29 @@ async def test_whoever_tries_to_end_its_guard_ends_itself_at_most(jail: Prison, 
     assert jail.left() == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_name_of_a_file_hides_a_deed_or_forges_one(jail: Prison, kind: str) -> None:
+    """One that is no UTF-8, one as long as may be, one that has a line of its own."""
+    script = f"""
+import contextlib
+open({str(jail.secret.data / "moss.db")!r}).read()
+for name in (b"\\xff", b"\\xff/" * 2000, b"x\\nIt read /root/.netrc"):
+    with contextlib.suppress(OSError):
+        open(b"/etc/" + name, "w")
+open({str(jail.secret.data / "first-tokens.json")!r}).read()
+"""
+    coder = Program("odd", (jail.python(kind), "-c", script), Command(), sandbox=jail.sandbox(kind))
+    said = await jail.complaint(coder)
+    data = jail.secret.data
+    assert said.startswith(f"Misconduct: Coder odd read {data}/moss.db and read {data}/first-tokens.json in role")
+    lines = jail.notes().splitlines()
+    assert [line for line in lines if "/etc/" in line and len(line) < 100] == [
+        "It tried to write to /etc/\\udcff.",
+        "It tried to write to /etc/x\\nIt read /root/.netrc.",
+    ]
+    assert len(lines) == 5
+
+
 def hiding(jail: Prison, kind: str) -> Program:
     """It hides a process, says so, and hangs."""
     script = f"import os, time; from tests_hostile import leaves_a_process; leaves_a_process({jail.mark!r})"

@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.coders.coder import NOTES, STDERR, STDOUT, Answer, Brief, Coder, failed
+from core.coders.events import spelt_out
 from core.coders.reply import NotAReply, read_reply
 from core.folders import clear
-from core.model.errors import CoderFailed, Misconduct, MossError
+from core.model.errors import CoderFailed, Misconduct
 from core.model.replies import Reply
 from core.model.run import Spend
 from core.process_table import survivors, sweep, tag_of
@@ -97,10 +98,10 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
     place = Path(tempfile.mkdtemp(prefix=_place_prefix(brief.tag)))
     home = place / "home"
     home.mkdir(mode=0o700)
-    outcome: Answer | MossError
+    outcome: Answer | Exception
     try:
         outcome = await coder.answer(brief, home)
-    except MossError as error:
+    except Exception as error:  # a mistake of ours hides no deed either
         outcome = error
     finally:
         await asyncio.shield(asyncio.to_thread(_tidy, place, brief))
@@ -115,10 +116,10 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
         except RecursionError:
             wrong = "left directories that are nested too deep to look at"
     if wrong and not isinstance(outcome, Misconduct):
-        misconduct = Misconduct(f"Coder {coder.name} in role {brief.role} {wrong}.")
+        misconduct = Misconduct(f"Coder {coder.name} in role {brief.role} {spelt_out(wrong)}.")
         misconduct.spend = outcome.spend if isinstance(outcome, Answer | CoderFailed) else None
         raise misconduct
-    if isinstance(outcome, MossError):
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
@@ -147,8 +148,8 @@ def _clear_away(brief: Brief) -> None:
 
 
 def _place_prefix(tag: str) -> str:
-    """Of the directory, which nobody else may enter, with the home and whatever its sandbox lays beside it. Short, since
-    programs put sockets below it; named after the try, so that what a crash left is found again."""
+    """Of the directory that holds the home, and what its sandbox lays beside it, and that nobody else may enter. Short,
+    since programs put sockets below it; named after the try, so that what a crash left is found again."""
     return f"moss-{hashlib.sha256(tag.encode()).hexdigest()[:12]}-"
 
 
@@ -163,7 +164,15 @@ def _tidy(place: Path, brief: Brief) -> None:
     """However it ended: its home goes, and what it printed, or is told of it, is redacted."""
     _remove(place)
     for path in brief.artefacts.glob("*.txt"):
-        _redactor(brief).file(path)
+        _clean(path, _redactor(brief))
+
+
+def _clean(path: Path, words: Redactor) -> None:
+    """What cannot be cleaned is not kept."""
+    try:
+        words.file(path)
+    except OSError:
+        _remove(path)
 
 
 def _redactor(brief: Brief) -> Redactor:

@@ -63,6 +63,11 @@ def printable(said: str) -> str:
     return " ".join(re.sub(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd]", " ", said).split())[:300]
 
 
+def spelt_out(said: str) -> str:
+    """On one line, and what cannot be printed as its escape, so that two names that differ do so afterwards."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
+
+
 def tokens(*counts: object) -> int:
     """The sum of what are counts; a program that tells nonsense tells nothing."""
     return min(MOST_TOKENS, sum(n for n in counts if isinstance(n, int) and not isinstance(n, bool) and n > 0))

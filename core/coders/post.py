@@ -20,6 +20,7 @@ import structlog
 
 from core import process
 from core.coders.coder import NOTES, Ended, Lane, Order
+from core.coders.events import spelt_out
 from core.coders.showing import SYSTEM, Secret
 from core.folders import clear
 from core.model.errors import Unavailable
@@ -39,7 +40,8 @@ ENGINE = Path("/run/docker.sock")
 _GRACE_S = 2.0
 _LAST_WORDS_S = 2.0
 _LINES = 100
-_LINE_BYTES = 8192
+_LINE_BYTES = 65_536
+"""Room for a path of 8192 bytes of which each is written as `\\udcff`."""
 
 _NOTHING = "Nothing is kept here. Moss, which started you, is told of everybody who opens this file.\n"
 _OF_HOME = (".ssh/id_ed25519", ".aws/credentials", ".netrc", ".git-credentials", ".bash_history")
@@ -181,9 +183,9 @@ def _hear(told: Told, line: bytes) -> None:
         case {"cannot": int(number)}:
             told.cannot = number
         case {"deed": str(what)}:
-            told.deeds.append(what)
+            told.deeds.append(spelt_out(what))
         case {"note": str(what)}:
-            told.notes.append(what)
+            told.notes.append(spelt_out(what))
         case {"excess": str(what)}:
             told.excess = what
         case {"ended": int(code), "left": bool(left)}:
@@ -205,7 +207,8 @@ def ended(order: Order, finished: process.Finished, told: Told, sandbox: str) ->
         deeds.append("ended what watched over it")
     if seen := [*deeds, *dict.fromkeys(told.notes)]:
         _log.info("a coder met the walls of its sandbox", tag=brief.tag, sandbox=sandbox, what=seen)
-        (brief.artefacts / NOTES).write_text("".join(f"It {what}.\n" for what in seen), encoding="utf-8")
+        with contextlib.suppress(OSError):  # the log has them; that the disk is full makes no deed undone
+            (brief.artefacts / NOTES).write_text("".join(f"It {what}.\n" for what in seen), encoding="utf-8")
     code = finished.exit_code if told.code is None else told.code
     left = finished.left_behind or told.left
     return Ended(replace(finished, exit_code=code, left_behind=left), tuple(deeds), told.excess)
