@@ -27,6 +27,10 @@ class InstantCoder:
     name: str = "instant"
     implemented: int = 0
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return {}
+
     async def ping(self) -> str:
         return self.name
 

@@ -9,6 +9,7 @@ Every pattern is linear in the text: repetitions are bounded or possessive, and 
 
 import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _WORDY = re.compile(r"(?:[A-Za-z]?[a-z]*+\d{0,5}+|[A-Z]*+\d{0,5}+|\d{1,4}[a-z]{0
 """A part of a name, a path or a version, which words and small numbers make up."""
 _PASSES = 5
 KEY_CHARS = 6
+LINE_CHARS = 8
+"""Of one line of a key that has several."""
 
 
 def _always(_: re.Match[str]) -> bool:
@@ -515,20 +518,38 @@ def _pieces(text: str) -> Iterator[str]:
 def without_values(text: str, secrets: Mapping[str, str]) -> str:
     """What a program says may hold the keys that it was given; each becomes its own name. A value of a few letters is
     no key, and taking it out would spoil every other word."""
-    for name, value in secrets.items():
-        if len(value) >= KEY_CHARS:
-            text = text.replace(value, f"[{name}]")
+    forms = {form: name for name, value in secrets.items() for form in _forms(value)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, f"[{forms[form]}]")
     return text
 
 
-class Redactor:
-    """One per batch. Its salt keeps two batches from being joined by the placeholders in them."""
+def values_in(text: str, secrets: Mapping[str, str]) -> list[str]:
+    """The names of those whose values stand in a text."""
+    return [name for name, value in secrets.items() if any(form in text for form in _forms(value))]
 
-    def __init__(self, salt: str = "") -> None:
+
+def _forms(value: str) -> set[str]:
+    """A value, and each long line of it: as it is, and as it is written in code or JSON, and in JSON within JSON."""
+    forms = {value} if len(value) >= KEY_CHARS else set()
+    forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= LINE_CHARS}
+    for _ in range(2):
+        written = [(repr(each), json.dumps(each), json.dumps(each, ensure_ascii=False)) for each in forms]
+        forms |= {quoted[1:-1] for ways in written for quoted in ways}
+    return forms
+
+
+class Redactor:
+    """One per batch. Its salt keeps two batches from being joined by the placeholders in them. `secrets` are known by
+    their values, whatever they look like."""
+
+    def __init__(self, salt: str = "", secrets: Mapping[str, str] | None = None) -> None:
         self._salt = salt
+        self._secrets = secrets or {}
 
     def text(self, text: str) -> str:
         """Long texts go line by line, some at once: most rules have nothing to do with most lines."""
+        text = without_values(text, self._secrets)
         if len(text) <= _PIECE_CHARS:
             return self._clean(text, _IN_TALK)
         return "".join(self._clean(piece, _IN_TALK) for piece in _pieces(self._clean(text, _OVER_LINES)))

@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -210,6 +211,38 @@ async def test_a_key_that_is_printed_is_kept_nowhere(bench: Bench, monkeypatch: 
         assert "key-1234567" not in path.read_text()
 
 
+SHAPELESS = "a phrase that looks like none"
+
+
+async def test_a_key_stays_in_no_output_however_its_program_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_KEY", SHAPELESS)
+    stdout = bench.where / "artefacts" / "stdout.txt"
+    coder = shell("echo $MODEL_KEY; sleep 60", "MODEL_KEY")
+    assert "did not end" in await complaint(bench, coder, timeout_s=1.0)
+    assert stdout.read_text() == "[MODEL_KEY]\n"
+    asked = asyncio.create_task(bench.ask(coder))
+    for _ in range(500):
+        if stdout.exists() and stdout.read_text() == f"{SHAPELESS}\n":
+            break
+        await asyncio.sleep(0.02)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert stdout.read_text() == "[MODEL_KEY]\n"
+
+
+async def test_a_key_stays_in_no_sentence_and_in_no_prompt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_KEY", SHAPELESS)
+    written = "".join(f"\\u{ord(letter):04x}" for letter in SHAPELESS)
+    said = await complaint(bench, shell(f"""printf %s '{{"{written}": 1, "{written}": 2}}'""", "MODEL_KEY"))
+    assert "the key `[MODEL_KEY]` stands in it twice" in said
+    assert "the key `[MODEL_KEY]` stands in it twice" in (bench.where / "artefacts/repair/prompt.md").read_text()
+    with pytest.raises(Misconduct, match=r"locate changed \[MODEL_KEY\], though"):
+        await bench.ask(shell('touch "$MODEL_KEY"', "MODEL_KEY"))
+
+
 async def test_the_home_is_fresh_and_goes_with_all_that_was_locked_in_it(bench: Bench) -> None:
     lock = 'test -z "$(ls -A $TMPDIR)" && mkdir -p $HOME/a/b && touch $HOME/a/b/c && chmod -R 0 $HOME/a'
     reply = shell(f"{lock} && cat $MOSS_SCHEMA >&2 && echo $HOME >&2 && {SAYS}")
@@ -339,6 +372,7 @@ async def test_cancelling_ends_the_program_and_removes_its_home(bench: Bench) ->
 async def test_an_outage_of_moss_itself_is_not_blamed_on_the_coder(bench: Bench) -> None:
     class Away:
         name = "away"
+        secrets: Mapping[str, str] = MappingProxyType({})
 
         async def ping(self) -> str:
             return "away"

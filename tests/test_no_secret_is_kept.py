@@ -52,9 +52,15 @@ SLIPS = {
     "the coder, in a remark": "Fine, as long as {token} stays valid.",
     "the coder, in the summary that becomes the commit's message": "It waits now; password: {password}",
     "the coder, in the code": 'KEY = "{token}"\n',
+    "the coder, of its own key": "I was given {shapeless}",
+    "the coder, of its own key, in the code": "# {shapeless}\n",
     "the coder, in its verdict": "Converged; IBAN {iban} may be billed.",
     "an approver, why not": "No: {token} must be rotated first.",
 }
+
+
+OWN = ("", ", in the code")
+"""Where the coder says a key that it was given, and that looks like nothing."""
 
 
 class Planted:
@@ -72,6 +78,7 @@ class Planted:
                 "plain": make.some("abcdefghijkmnpqrstuvwxyz23456789", 32),
                 "digits": make.some("0123456789", 8),
                 "iban": make.iban().upper(),
+                "shapeless": make.some("abcdefghijkm", 24),
             }
             used = re.findall(r"\{(\w+)\}", words)[-1]
             self.said[place] = words.format(token, **values)
@@ -116,7 +123,7 @@ def world(tmp_path: Path, planted: Planted) -> Iterator[World]:
     git(repository, "commit", "--quiet", "--message=The agent")
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in TASKS))
 
-    chatty = {"before": said["the coder, before its reply"]}
+    chatty = {"before": f"{said['the coder, before its reply']}\n{said['the coder, of its own key']}"}
     fixed = agent(source.replace("split()[:1]", "split()"))
     summary = {"summary": said["the coder, in the summary that becomes the commit's message"]}
     argv, _ = scripted(
@@ -126,7 +133,10 @@ def world(tmp_path: Path, planted: Planted) -> Iterator[World]:
             "plan": [{**chatty, "reply": {"summary": said["the coder, in its plan"]}}],
             "plan_review": [{"reply": {"remarks": said["the coder, in a remark"]}}],
             "implement": [
-                {"patch": agent(fixed["files"]["agent.py"], **{"keys.py": said["the coder, in the code"]})},
+                {"patch": agent(fixed["files"]["agent.py"], **{"keys.py": said[f"the coder, {where}"]})}
+                for where in ("in the code", "of its own key, in the code")
+            ]
+            + [
                 {"patch": fixed, "reply": summary},
             ],
             "verdict": [{"reply": {"reason": said["the coder, in its verdict"]}}],
@@ -134,8 +144,10 @@ def world(tmp_path: Path, planted: Planted) -> Iterator[World]:
     )
     complain = f"echo '{said['the coder, on standard error']}' >&2; exec \"$@\""
     argv = ("sh", "-c", complain, "coder", argv[0], "-S", "-E", *argv[1:])
-    config = CONFIG.format(argv=json.dumps(argv)) + "\n[room]\nport = 0\n"
+    keys = {f"KEY_{n}": planted.secret[f"the coder, of its own key{where}"] for n, where in enumerate(OWN)}
+    config = CONFIG.format(argv=f"{json.dumps(argv)}\nenv_from = {json.dumps([*keys])}") + "\n[room]\nport = 0\n"
     made = World(tmp_path, config, "process", "", "prices")
+    made.keys = keys
     made.start()
     try:
         yield made
@@ -168,7 +180,7 @@ def test_no_secret_is_kept_wherever_it_was_let_slip(world: World, planted: Plant
         shown += asyncio.run(as_cards(world, run))
     assert world.end() == 0
 
-    told = json.dumps(calls(world.root / "scenario.json"))
+    told = json.dumps([{**call, "environment": None} for call in calls(world.root / "scenario.json")])
     kept = {str(path.relative_to(world.root)): path.read_bytes() for path in files_below(world.root / "data")}
     places = {
         "a face": "\n".join(shown).encode(),
@@ -200,12 +212,15 @@ def witnesses(world: World, run: str, places: dict[str, bytes]) -> None:
         "iter-1/plan-1/reply.json",
         "iter-1/plan-review-1/reply.json",
         "iter-1/implement-1/diff.patch",
-        "iter-2/implement-1/reply.json",
-        "iter-2/build/build.log",
-        "iter-2/build/checks.log",
-        "iter-2/evaluate/trials/one-good-1.json",
+        "iter-3/implement-1/reply.json",
+        "iter-3/build/build.log",
+        "iter-3/build/checks.log",
+        "iter-3/evaluate/trials/one-good-1.json",
     ):
         assert b"REDACTED" in places[f"{folder}/{name}"], name
+    assert b"I was given [KEY_0]" in places[f"{folder}/iter-1/locate/stdout.txt"]
+    assert b"+# [KEY_1]" in places[f"{folder}/iter-2/implement-1/diff.patch"]
+    assert b"puts what KEY_1 holds into keys.py" in places["a face"]
     assert b"keys.py (" in places["a face"], "the first change was refused for its secret"
     assert re.search(rb"person-\w{4}@redacted.example", places["what the coder was told"])
     assert b"+999 " in places["what the coder was told"]

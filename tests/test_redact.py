@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.model.transcript import Message, ToolCall, Transcript
-from core.redact import RULES, Redactor, secrets_in
+from core.redact import RULES, Redactor, secrets_in, values_in, without_values
 
 # Put together here, so that no scanner takes this file for a leak.
 A36 = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
@@ -250,3 +250,24 @@ def test_a_text_made_to_be_slow_is_not(name: str, text: str) -> None:
             pass
         seconds = time.thread_time() - began
         assert seconds < 0.5, f"{rule.kind} {rule.pattern.pattern} took {seconds:.1f} s on {name!r}"
+
+
+KEYS = {"PIN": "12345", "ONE": "shapeless phrase", "MANY": '{\n "private": "alpha beta",\n "n": 1\n}'}
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("12345 is no key", "12345 is no key"),
+        ("it is shapeless phrase.", "it is [ONE]."),
+        (KEYS["MANY"], "[MANY]"),
+        (repr(KEYS["MANY"]), "'[MANY]'"),
+        (json.dumps({"text": KEYS["MANY"]}), '{"text": "[MANY]"}'),
+        (json.dumps(json.dumps([KEYS["MANY"]])), r'"[\"[MANY]\"]"'),
+        ('of it: "private": "alpha beta", and "n": 1', 'of it: [MANY] and "n": 1'),
+        (r"\"private\": \"alpha beta\",", "[MANY]"),
+    ],
+)
+def test_a_value_that_is_known_is_found_however_it_is_written(said: str, left: str) -> None:
+    assert Redactor("", KEYS).text(said) == without_values(said, KEYS) == left
+    assert values_in(said, KEYS) == [name for name in KEYS if f"[{name}]" in left]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from core.coders import bubblewrap, check
 from core.coders.ask import ask
@@ -180,6 +181,28 @@ open({str(jail.secret.data / "first-tokens.json")!r}).read()
         "It tried to write to /etc/x\\nIt read /root/.netrc.",
     ]
     assert len(lines) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_key_in_the_name_of_a_file_is_not_repeated(
+    jail: Prison, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_KEY", "shapeless\nphrase")
+    script = f"""
+import os
+for place in ("/etc", {str(jail.secret.data)!r}):
+    try:
+        open(place + "/" + os.environ["MODEL_KEY"], "w")
+    except OSError:
+        pass
+"""
+    argv = (jail.python(kind), "-c", script)
+    with capture_logs() as logged:
+        said = await jail.complaint(Program("odd", argv, Command(), ("MODEL_KEY",), jail.sandbox(kind)))
+    assert f"wrote to {jail.secret.data}/[MODEL_KEY]" in said
+    assert "It tried to write to /etc/[MODEL_KEY].\n" in jail.notes()
+    assert "shapeless" not in f"{said} {jail.notes()} {logged}"
+    assert "[MODEL_KEY]" in str(logged)
 
 
 def hiding(jail: Prison, kind: str) -> Program:

@@ -164,6 +164,28 @@ async def test_a_secret_in_an_added_line_is_refused_and_not_repeated(work: Work)
     assert GITHUB_TOKEN not in said
 
 
+async def test_a_key_that_its_author_was_given_is_refused_and_not_repeated(work: Work) -> None:
+    """It need not look like one."""
+    keys = {"SHORT": "abc", "MODEL_KEY": "shapeless\nsecond line"}
+
+    async def said(**files: str) -> str:
+        write(work.checkout, {"src/agent.py": "a\nb\nc\n", **files})
+        with pytest.raises(OutOfScope) as raised:
+            check_scope(await work.change(), Scope(editable=("src/**",)), ALWAYS_PROTECTED, keys)
+        return raised.value.sentence
+
+    for text in ("# shapeless\n", 'KEY = "shapeless\\nsecond line"\n', "if abc:\n    second line\n"):
+        refused = await said(**{"src/agent.py": text})
+        assert (
+            refused == "The change puts what MODEL_KEY holds into src/agent.py; read it from the environment instead."
+        )
+    refused = await said(**{"shapeless.md": "abc"})
+    assert refused == "The name of a file holds what MODEL_KEY holds; choose another name."
+    (work.checkout / "shapeless.md").unlink()
+    write(work.checkout, {"src/agent.py": "abc\n"})
+    check_scope(await work.change(), Scope(), ALWAYS_PROTECTED, keys)
+
+
 async def test_the_clone_keeps_nothing_of_a_change_that_is_refused(work: Work) -> None:
     def objects() -> set[Path]:
         return set(work.clone.git_dir.glob("objects/??/*"))

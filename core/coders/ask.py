@@ -82,17 +82,19 @@ async def ask(
 
 async def _try(coder: Coder, brief: Brief, objection: Objection | None) -> tuple[Reply | NotAReply, Spend]:
     await asyncio.to_thread(_keep, brief.artefacts / PROMPT, brief.prompt)
-    answer = await _watched(coder, brief)
+    # By the run: what its evidence calls by one name is called so in all that comes of it.
+    words = Redactor(brief.tag.partition("/")[0], coder.secrets)
+    answer = await _watched(coder, brief, words)
     try:
         # In a thread: megabytes of hostile text take seconds.
-        reply = await asyncio.to_thread(read_reply, brief.role, answer.text, _redactor(brief))
+        reply = await asyncio.to_thread(read_reply, brief.role, answer.text, words)
         problem = objection(reply) if objection else None
         return (NotAReply(problem) if problem else reply), answer.spend
     except NotAReply as problem:
-        return problem, answer.spend
+        return NotAReply(words.text(str(problem))), answer.spend
 
 
-async def _watched(coder: Coder, brief: Brief) -> Answer:
+async def _watched(coder: Coder, brief: Brief, words: Redactor) -> Answer:
     """One answer, and then the question what else happened: that counts more than how the program ended."""
     evidence, before = await asyncio.to_thread(_sealed, brief)
     place = Path(tempfile.mkdtemp(prefix=_place_prefix(brief.tag)))
@@ -104,7 +106,7 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
     except Exception as error:  # a mistake of ours hides no deed either
         outcome = error
     finally:
-        await asyncio.shield(asyncio.to_thread(_tidy, place, brief))
+        await asyncio.shield(asyncio.to_thread(_tidy, place, brief, words))
     left = await end_leftovers(brief.tag)
     wrong = "left a process behind, which was killed" if left else None
     if wrong is None and await asyncio.to_thread(_contents, brief.evidence) != evidence:
@@ -116,7 +118,7 @@ async def _watched(coder: Coder, brief: Brief) -> Answer:
         except RecursionError:
             wrong = "left directories that are nested too deep to look at"
     if wrong and not isinstance(outcome, Misconduct):
-        misconduct = Misconduct(f"Coder {coder.name} in role {brief.role} {spelt_out(wrong)}.")
+        misconduct = Misconduct(f"Coder {coder.name} in role {brief.role} {spelt_out(words.text(wrong))}.")
         misconduct.spend = outcome.spend if isinstance(outcome, Answer | CoderFailed) else None
         raise misconduct
     if isinstance(outcome, Exception):
@@ -160,11 +162,11 @@ def _remove_places(prefix: str) -> None:
                 _remove(place)
 
 
-def _tidy(place: Path, brief: Brief) -> None:
+def _tidy(place: Path, brief: Brief, words: Redactor) -> None:
     """However it ended: its home goes, and what it printed, or is told of it, is redacted."""
     _remove(place)
     for path in brief.artefacts.glob("*.txt"):
-        _clean(path, _redactor(brief))
+        _clean(path, words)
 
 
 def _clean(path: Path, words: Redactor) -> None:
@@ -173,11 +175,6 @@ def _clean(path: Path, words: Redactor) -> None:
         words.file(path)
     except OSError:
         _remove(path)
-
-
-def _redactor(brief: Brief) -> Redactor:
-    """By the run: what its evidence calls by one name is called so in all that comes of it."""
-    return Redactor(brief.tag.partition("/")[0])
 
 
 def _keep(path: Path, text: str) -> None:

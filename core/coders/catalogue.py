@@ -85,9 +85,10 @@ class CoderSettings(Part):
     """Where the model's service is, reached without the gateway and so without being counted; `url` in [gateway] is the
     better place for another address. Not for `command`."""
     env_from: tuple[str, ...] | None = None
-    """Names of variables of Moss's own environment that the program gets, such as the key of its model. Without it none
-    for `command`, and for the others the variable of their key, which stays with the gateway: `ANTHROPIC_API_KEY`,
-    `OPENAI_API_KEY` or `GEMINI_API_KEY`."""
+    """Names of variables of Moss's own environment that the program gets, such as the key of its model. What they hold
+    counts as secret: it goes out of all that is kept, and no change may hold it. Without it none for `command`, and for
+    the others the variable of their key, which stays with the gateway: `ANTHROPIC_API_KEY`, `OPENAI_API_KEY` or
+    `GEMINI_API_KEY`."""
     timeout_s: float | None = Field(default=None, gt=0)
     """The most that one stage may take, in every role; without it each role has its own limit."""
     sandbox: Containment = "auto"
@@ -155,6 +156,10 @@ class Coders:
 
     def of(self, role: Role) -> Coder:
         return self.by_role[role]
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return {name: value for coder in self.by_role.values() for name, value in coder.secrets.items()}
 
     def timeout_s(self, role: Role) -> float:
         own = self.settings.roles.get(role)

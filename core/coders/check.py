@@ -14,6 +14,7 @@ from core.model.errors import CoderFailed, Misconduct, MossError
 from core.model.replies import Evaluation, Reply, Role
 from core.model.run import Spend
 from core.model.value import sha256
+from core.redact import Redactor
 from core.repository import Change, Clone, check_scope, git
 
 
@@ -57,10 +58,10 @@ async def check(
             _, spend = await ask(coder, brief, objection=_objection)
             if brief.may_write:
                 made = await clone.snapshot(checkout, base)
-                check_scope(made, sample.SCOPE, sample.SCOPE.protected)
+                check_scope(made, sample.SCOPE, sample.SCOPE.protected, coder.secrets)
         except MossError as error:
             cost = (error.spend if isinstance(error, CoderFailed | Misconduct) else None) or Spend()
-            yield Finding(role, coder.name, False, error.sentence, cost, artefacts)
+            yield Finding(role, coder.name, False, Redactor(run, coder.secrets).text(error.sentence), cost, artefacts)
         else:
             sentence = f"Coder {coder.name} replied as role {role} asks, in {spend.seconds:.1f} s."
             yield Finding(role, coder.name, True, sentence, spend, artefacts)

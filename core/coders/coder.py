@@ -87,6 +87,10 @@ class Coder(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What the program is given and may repeat nowhere, by the names of the variables."""
+
     async def ping(self) -> str:
         """One line: which program, which version; Doubtful when that is none that was tried. Raises Unavailable with
         the mend."""
@@ -208,6 +212,8 @@ class Order:
     lane: Lane | None
     shows: tuple[Path, ...] = ()
     """Further files and directories that it may read."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What of the environment is not to be told of again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from core.coders.events import spelt_out
 from core.coders.showing import SYSTEM, Secret
 from core.folders import clear
 from core.model.errors import Unavailable
+from core.redact import without_values
 
 _log = structlog.get_logger(__name__)
 
@@ -148,7 +149,7 @@ async def opened(
         writer.write(json.dumps(said).encode() + b"\n")
         try:
             for _ in range(_LINES):
-                _hear(post.told, await reader.readuntil(b"\n"))
+                _hear(post.told, await reader.readuntil(b"\n"), order.secrets)
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # it has ended, or was ended
         finally:
@@ -178,14 +179,14 @@ def _writable(order: Order, traps: Traps) -> dict[Path, bool]:
     }
 
 
-def _hear(told: Told, line: bytes) -> None:
+def _hear(told: Told, line: bytes, secrets: Mapping[str, str]) -> None:
     match json.loads(line):
         case {"cannot": int(number)}:
             told.cannot = number
         case {"deed": str(what)}:
-            told.deeds.append(spelt_out(what))
+            told.deeds.append(spelt_out(without_values(what, secrets)))
         case {"note": str(what)}:
-            told.notes.append(spelt_out(what))
+            told.notes.append(spelt_out(without_values(what, secrets)))
         case {"excess": str(what)}:
             told.excess = what
         case {"ended": int(code), "left": bool(left)}:

@@ -21,8 +21,6 @@ import structlog
 
 from core import process
 from core.coders.coder import (
-    STDERR,
-    STDOUT,
     Answer,
     Api,
     Brief,
@@ -79,8 +77,13 @@ class Program:
     shows: tuple[Path, ...] = ()
     """What a sandbox shows of this machine besides what every question needs."""
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        env = process.safe_env(*self.env_from)
+        return {name: env[name] for name in self.env_from if env.get(name)}
+
     async def ping(self) -> str:
-        self._passed_on()
+        self._complete()
         if self.lanes and self.provider.api:
             self.lanes.open(None, self.provider.api)  # says what is missing; nobody goes there
         program = self._path()
@@ -115,14 +118,14 @@ class Program:
         async with AsyncExitStack() as stack:
             try:
                 lane = await self._lane(brief, stack)
-                secrets = self._passed_on()
+                self._complete()
                 order = await asyncio.to_thread(self._order, brief, home, lane)
                 ended, closed = await self._run(order)
             except Unavailable as missing:
                 raise failed(self, brief, missing.sentence) from None
             metered = lane.spend if lane else Spend()
         try:
-            return await self._judge(brief, ended, metered, secrets)
+            return await self._judge(brief, ended, metered, order.secrets)
         except CoderFailed as error:
             raise (self._over(brief, closed, error.spend) if closed else error) from None
 
@@ -138,7 +141,8 @@ class Program:
         for name, text in start.files.items():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_text(text, encoding="utf-8")
-        return Order((self._path(), *self.argv[1:], *start.arguments), env, brief, home, lane, self.shows)
+        argv = (self._path(), *self.argv[1:], *start.arguments)
+        return Order(argv, env, brief, home, lane, self.shows, self.secrets)
 
     def _apis(self) -> tuple[Api, ...]:
         return (self.provider.api,) if self.provider.api else self.lanes.apis if self.lanes else ()
@@ -175,8 +179,6 @@ class Program:
         said, complaint = (
             without_values(printed.decode("utf-8", "replace"), secrets) for printed in (done.stdout, done.stderr)
         )
-        if secrets:
-            await asyncio.to_thread(_rewrite, brief.artefacts, {STDOUT: said, STDERR: complaint})
         wrong = [*(["left a process behind"] if done.left_behind else []), *ended.deeds]
         if wrong:
             ending = "; it was killed" if done.left_behind else ""
@@ -223,15 +225,13 @@ class Program:
         }
         return process.safe_env(*self.env_from, **{**own, **{str(name): value for name, value in given.items()}})
 
-    def _passed_on(self) -> dict[str, str]:
-        env = process.safe_env(*self.env_from)
-        missing = [name for name in self.env_from if not env.get(name)]
-        if missing:
+    def _complete(self) -> None:
+        given = self.secrets
+        if missing := [name for name in self.env_from if name not in given]:
             raise Unavailable(
                 f"Coder {self.name} needs {', '.join(missing)}, which Moss's environment lacks; "
                 "set it before Moss starts, or take it out of `env_from`."
             )
-        return {name: env[name] for name in self.env_from}
 
     def _path(self) -> str:
         """Looked up by Moss, before the checkout becomes the working directory."""
@@ -265,11 +265,6 @@ def _larger(metered: Spend, told: Spend) -> Spend:
         tokens=max(metered.tokens, told.tokens),
         unpriced_tokens=0 if told.money_usd else metered.unpriced_tokens,
     )
-
-
-def _rewrite(artefacts: Path, texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        (artefacts / name).write_text(text, encoding="utf-8")
 
 
 def last_line(complaint: str) -> str:

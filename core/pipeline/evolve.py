@@ -140,7 +140,7 @@ class Evolution:
         except (Unavailable, IllegalMove):
             raise
         except MossError as error:
-            why = Redactor(run.id).text(error.sentence)
+            why = self._words(run.id).text(error.sentence)
             await self._end(run, Outcome(state=RunState.failed, sentence=f"The offer failed: {why}"))
 
     async def _append(self, run: Run, done: Done) -> bool:
@@ -204,7 +204,7 @@ class Evolution:
         except MossError as error:
             if isinstance(error, Unavailable):
                 await self.host.ping()  # an engine that is away is waited for; only what fails beside it is a failure
-            result = Failed(trouble=_trouble(error), sentence=Redactor(run.id).text(error.sentence))
+            result = Failed(trouble=_trouble(error), sentence=self._words(run.id).text(error.sentence))
         except Exception as error:
             _log.exception("step failed", run=run.id, step=step.name)
             result = Failed(
@@ -290,6 +290,9 @@ class Evolution:
             known = await Clone.of(substrate.repository, self.data / "repos" / f"{substrate.name}.git")
             self._clones[which] = known
         return known
+
+    def _words(self, run_id: str) -> Redactor:
+        return Redactor(run_id, self.coders.secrets)
 
     def work(self, run_id: str) -> Path:
         return self.data / "work" / run_id

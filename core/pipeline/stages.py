@@ -84,8 +84,9 @@ async def implement(scene: Scene) -> Result:
 
     def allow(change: Change) -> None:
         """People read what was refused as well, but a secret in it goes."""
-        scene.keep(DIFF, Redactor(scene.run.id).text(change.diff))
-        check_scope(change, scene.substrate.scope, scene.substrate.protected())
+        secrets = scene.coders.secrets
+        scene.keep(DIFF, Redactor(scene.run.id, secrets).text(change.diff))
+        check_scope(change, scene.substrate.scope, scene.substrate.protected(), secrets)
         scene.keep(DIFF, change.diff)
 
     change = await scene.clone.snapshot(scene.checkout, scene.base_commit, scene.substrate.scope, allow)

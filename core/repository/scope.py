@@ -10,7 +10,7 @@ from pathspec import GitIgnoreSpec
 
 from core.model.errors import OutOfScope
 from core.model.substrate import Scope
-from core.redact import secrets_in
+from core.redact import secrets_in, values_in
 
 FILE, EXECUTABLE, LINK, SUBMODULE = "100644", "100755", "120000", "160000"
 ABSENT = "000000"
@@ -68,8 +68,11 @@ class Change:
     entries: tuple[Entry, ...]
 
 
-def check_scope(change: Change, scope: Scope, protected: tuple[str, ...]) -> None:
-    """Raises OutOfScope, naming the file and the rule that it breaks."""
+def check_scope(
+    change: Change, scope: Scope, protected: tuple[str, ...], secrets: Mapping[str, str] | None = None
+) -> None:
+    """Raises OutOfScope, naming the file and the rule that it breaks. `secrets` are what its author was given, by the
+    names of the variables."""
     if not change.entries:
         raise OutOfScope("The coder changed nothing; the plan asks for a change to the code.")
     if len(change.entries) > scope.max_files:
@@ -78,6 +81,9 @@ def check_scope(change: Change, scope: Scope, protected: tuple[str, ...]) -> Non
     if lines > scope.max_lines:
         raise OutOfScope(f"The change has {lines} lines, and at most {scope.max_lines} are allowed; make it smaller.")
 
+    for entry in change.entries:  # before a path is repeated
+        if names := values_in(entry.path, secrets or {}):
+            raise OutOfScope(f"The name of a file holds what {names[0]} holds; choose another name.")
     editable = GitIgnoreSpec.from_lines(scope.editable)
     guarded = GitIgnoreSpec.from_lines(fold(pattern) for pattern in protected)
     for entry in change.entries:
@@ -100,6 +106,10 @@ def check_scope(change: Change, scope: Scope, protected: tuple[str, ...]) -> Non
             f"The change adds {chars} characters, and at most {MAX_ADDED_CHARS} are allowed; make it smaller."
         )
     for path, text in added.items():
+        if names := values_in(text, secrets or {}):
+            raise OutOfScope(
+                f"The change puts what {names[0]} holds into {path}; read it from the environment instead."
+            )
         if problem := _problem_of_text(path, text):
             raise OutOfScope(problem)
 

@@ -95,6 +95,8 @@ class World:
         self.log = root / "moss.log"
         self.tmp = root / "tmp"
         self.tmp.mkdir()
+        self.keys: dict[str, str] = {}
+        """Of Moss's own environment."""
         self.process: subprocess.Popen[bytes] | subprocess.Popen[str] | warm.Run | None = None
         (root / "moss.toml").write_text(config)
 
@@ -153,4 +155,4 @@ class World:
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "DOCKER_HOST") if name in os.environ}
-        return kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp)}
+        return kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp)} | self.keys
