@@ -14,7 +14,7 @@ import pytest
 from core import process
 from core.coders import check
 from core.coders.ask import ask, end_leftovers
-from core.coders.coder import Answer, Brief
+from core.coders.coder import Answer, Brief, Heard
 from core.coders.command import Command
 from core.coders.program import Program
 from core.model.errors import CoderFailed, Misconduct, Unavailable
@@ -269,6 +269,24 @@ async def test_an_invalid_reply_gets_one_more_try_with_the_reason(bench: Bench) 
     assert "shallow" in (artefacts / "stdout.txt").read_text()
     assert "structural" in (artefacts / "repair/stdout.txt").read_text()
     assert (artefacts / "reply.json").exists()
+
+
+async def test_a_reply_that_cannot_be_printed_is_told_of_in_words(bench: Bench) -> None:
+    twice = "the key `a\\ud800\\n` stands in it twice"
+    said = await complaint(bench, shell("""printf %s '{"a\\ud800\\n": 1, "a\\ud800\\n": 2}'"""))
+    assert said.endswith(f"its last JSON object cannot be read: {twice}.")
+    assert twice in (bench.where / "artefacts/repair/prompt.md").read_text()
+
+
+async def test_a_mistake_in_reading_what_was_printed_is_a_failure_in_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(*_: object) -> Heard:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(Command, "hear", hear)
+    said = await complaint(bench, shell(SAYS))
+    assert said.endswith("what it printed cannot be understood (TypeError); please report the log.")
 
 
 async def test_there_is_no_third_try_and_both_have_their_price(bench: Bench) -> None:

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
-from core.coders.events import events, money, no_text, printable, refusal, standing_orders, tokens, unfinished
+from core.coders.events import (
+    dict_of,
+    events,
+    list_of,
+    money,
+    no_text,
+    printable,
+    refusal,
+    standing_orders,
+    text_of,
+    tokens,
+    unfinished,
+)
 from core.model.run import Spend
 
 READING = "Read,Grep,Glob"
@@ -63,15 +75,13 @@ class Claude:
         last: dict[str, Any] = next(reversed(list(events(said))), {})
         if last.get("type") != "result":
             return unfinished(exit_code, complaint)
-        spend, session = _spend(last), printable(str(last.get("session_id") or ""))
-        denied = tuple(_denied(each) for each in last.get("permission_denials") or ())
+        spend, session = _spend(last), printable(text_of(last.get("session_id")))
+        denied = tuple(_denied(each) for each in list_of(last.get("permission_denials")))
         problem = self._problem(last)
         if problem:
             return Heard("", spend, problem, session, denied)
-        text = last.get("result")
-        if not isinstance(text, str) or not text.strip():
-            return no_text(spend, session)
-        return Heard(text, spend, None, session, denied)
+        text = text_of(last.get("result"))
+        return Heard(text, spend, None, session, denied) if text.strip() else no_text(spend, session)
 
     def _problem(self, last: Mapping[str, Any]) -> str | None:
         """`subtype` says success when the model's API failed as well."""
@@ -81,24 +91,20 @@ class Claude:
         if fine and not last.get("api_error_status"):
             return None
         status = last.get("api_error_status")
-        words = str(last.get("result") or " ".join(map(str, last.get("errors") or ())))
+        words = text_of(last.get("result")) or " ".join(map(text_of, list_of(last.get("errors"))))
         if status or last.get("terminal_reason") == "api_error":
             return refusal(status if isinstance(status, int) else None, words)
-        return f"it did not succeed ({printable(words) or last.get('subtype')})"
+        return f"it did not succeed ({printable(words or text_of(last.get('subtype')) or 'it says no more')})"
 
 
 def _spend(last: Mapping[str, Any]) -> Spend:
     """`usage` leaves out what came to nothing, such as a stream that broke; `modelUsage` has every call."""
-    by_model = last.get("modelUsage")
     names = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens")
-    used = by_model.values() if isinstance(by_model, dict) else ()
-    counts = [each.get(name) for each in used if isinstance(each, dict) for name in names]
+    counts = [dict_of(used).get(name) for used in dict_of(last.get("modelUsage")).values() for name in names]
     return Spend(money_usd=money(last.get("total_cost_usd")), tokens=tokens(*counts))
 
 
 def _denied(told: object) -> str:
-    if not isinstance(told, dict):
-        return printable(str(told))
-    given = told.get("tool_input")
-    first = next(iter(given.values()), "") if isinstance(given, dict) else ""
-    return printable(f"{told.get('tool_name')} {first}")
+    call = dict_of(told)
+    first = next(iter(dict_of(call.get("tool_input")).values()), "")
+    return printable(f"{text_of(call.get('tool_name'))} {text_of(first)}")

@@ -4,16 +4,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
 from core.coders.events import (
+    dict_of,
     events,
     no_text,
     printable,
     refusal,
     standing_orders,
     status_in,
+    text_of,
     tokens,
     unfinished,
 )
@@ -98,21 +99,21 @@ class Codex:
         spend, problem = Spend(), ""
         denied = list(_rejected(complaint))
         for event in events(said):
-            last = str(event.get("type"))
+            last = text_of(event.get("type"))
             match last:
                 case "thread.started":
-                    session = printable(str(event.get("thread_id") or ""))
+                    session = printable(text_of(event.get("thread_id")))
                 case "item.completed":
-                    item = _dict(event.get("item"))
+                    item = dict_of(event.get("item"))
                     if item.get("type") == "agent_message":
-                        text = str(item.get("text") or "")
+                        text = text_of(item.get("text"))
                     if item.get("status") == "declined":
-                        denied.append(printable(str(item.get("command") or item.get("type"))))
+                        denied.append(printable(text_of(item.get("command")) or text_of(item.get("type"))))
                 case "turn.completed":
-                    used = _dict(event.get("usage"))
+                    used = dict_of(event.get("usage"))
                     spend = Spend(tokens=tokens(used.get("input_tokens"), used.get("output_tokens")))
                 case "turn.failed":
-                    problem = str(_dict(event.get("error")).get("message") or "")
+                    problem = text_of(dict_of(event.get("error")).get("message"))
         if last == "turn.failed":
             return Heard("", spend, refusal(status_in(problem), problem), session, tuple(denied))
         if last != "turn.completed":
@@ -133,10 +134,6 @@ def _rejected(complaint: str) -> Iterator[str]:
         _, mark, why = line.partition("patch rejected: ")
         if mark:
             yield printable(mark + why)
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _toml(value: object) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
 
 from core.coders.coder import Heard
 from core.coders.program import how_it_ended, last_line
@@ -23,6 +23,19 @@ def events(said: str) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(found, dict):
                 yield found
+
+
+def dict_of(value: object) -> Mapping[str, Any]:
+    """What a program tells may be of any kind; another than was meant is nothing."""
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def text_of(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def unfinished(exit_code: int, complaint: str, spend: Spend | None = None) -> Heard:
@@ -73,9 +86,13 @@ def tokens(*counts: object) -> int:
     return min(MOST_TOKENS, sum(n for n in counts if isinstance(n, int) and not isinstance(n, bool) and n > 0))
 
 
-def money(told: object) -> float:
-    good = isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= MOST_USD
-    return float(told) if good else 0.0  # type: ignore[arg-type]
+def money(*told: object) -> float:
+    """Likewise."""
+    return min(MOST_USD, sum(float(usd) for usd in told if _is_number(usd) and 0 <= usd <= MOST_USD))
+
+
+def _is_number(told: object) -> TypeGuard[int | float]:
+    return isinstance(told, int | float) and not isinstance(told, bool)
 
 
 def standing_orders() -> str:

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
-from core.coders.events import events, no_text, printable, refusal, standing_orders, status_in, tokens, unfinished
+from core.coders.events import (
+    dict_of,
+    events,
+    no_text,
+    printable,
+    refusal,
+    standing_orders,
+    status_in,
+    text_of,
+    tokens,
+    unfinished,
+)
 from core.model.run import Spend
 
 MEASURED = Versions((0, 61, 0), (0, 61, 0))
@@ -115,23 +126,19 @@ class Gemini:
         for last in events(said):
             match last.get("type"):
                 case "init":
-                    session = printable(str(last.get("session_id") or ""))
+                    session = printable(text_of(last.get("session_id")))
                 case "message" if last.get("role") == "assistant":
-                    content = str(last.get("content") or "")
+                    content = text_of(last.get("content"))
                     text = text + content if last.get("delta") else content
                 case "tool_use":
                     text = ""
                 case "tool_result" if last.get("status") == "error":
-                    denied.append(printable(str(_dict(last.get("error")).get("message") or ""))[:120])
+                    denied.append(printable(text_of(dict_of(last.get("error")).get("message")))[:120])
         if last.get("type") != "result":
             return unfinished(exit_code, complaint)
-        stats = _dict(last.get("stats"))
+        stats = dict_of(last.get("stats"))
         spend = Spend(tokens=tokens(stats.get("total_tokens")))
         if last.get("status") != "success":
-            words = str(_dict(last.get("error")).get("message") or "it says no more")
+            words = text_of(dict_of(last.get("error")).get("message")) or "it says no more"
             return Heard("", spend, refusal(status_in(words), words), session, tuple(denied))
         return Heard(text, spend, None, session, tuple(denied)) if text.strip() else no_text(spend, session)
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

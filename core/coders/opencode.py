@@ -4,10 +4,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.coders.coder import Api, Brief, Heard, Start, Versions, Way
-from core.coders.events import events, money, no_text, printable, refusal, standing_orders, tokens, unfinished
+from core.coders.events import (
+    dict_of,
+    events,
+    money,
+    no_text,
+    printable,
+    refusal,
+    standing_orders,
+    text_of,
+    tokens,
+    unfinished,
+)
 from core.model.run import Spend
 
 MEASURED = Versions((1, 18, 33), (1, 18, 33))
@@ -126,39 +136,36 @@ class OpenCode:
         session, why, failure = "", "", ""
         status: int | None = None
         counts: list[object] = []
-        usd = 0.0
+        prices: list[object] = []
         denied: list[str] = []
         for event in events(said):
-            session = session or printable(str(event.get("sessionID") or ""))
-            part = _dict(event.get("part"))
+            session = session or printable(text_of(event.get("sessionID")))
+            part = dict_of(event.get("part"))
             match event.get("type"):
                 case "step_start":
                     texts, why = [], ""
                 case "text":
-                    texts.append(str(part.get("text") or ""))
+                    texts.append(text_of(part.get("text")))
                 case "step_finish":
-                    why = str(part.get("reason"))
-                    used = _dict(part.get("tokens"))
-                    cache = _dict(used.get("cache"))
+                    why = text_of(part.get("reason"))
+                    used = dict_of(part.get("tokens"))
+                    cache = dict_of(used.get("cache"))
                     counts += [used.get("input"), used.get("output"), used.get("reasoning")]
                     counts += [cache.get("read"), cache.get("write")]
-                    usd += money(part.get("cost"))
-                case "tool_use" if _dict(part.get("state")).get("status") == "error":
-                    denied.append(printable(f"{part.get('tool')}: {_dict(part.get('state')).get('error')}")[:120])
+                    prices.append(part.get("cost"))
+                case "tool_use" if dict_of(part.get("state")).get("status") == "error":
+                    told = text_of(dict_of(part.get("state")).get("error"))
+                    denied.append(printable(f"{text_of(part.get('tool'))}: {told}")[:120])
                 case "error":
-                    error = _dict(event.get("error"))
-                    data = _dict(error.get("data"))
-                    failure = str(data.get("message") or error.get("name") or "an error without a name")
-                    told = data.get("statusCode")
-                    status = told if isinstance(told, int) else None
-        spend, deeds = Spend(money_usd=usd, tokens=tokens(*counts)), tuple(denied)
+                    error = dict_of(event.get("error"))
+                    data = dict_of(error.get("data"))
+                    failure = text_of(data.get("message")) or text_of(error.get("name")) or "an error without a name"
+                    code = data.get("statusCode")
+                    status = code if isinstance(code, int) else None
+        spend, deeds = Spend(money_usd=money(*prices), tokens=tokens(*counts)), tuple(denied)
         if failure:
             return Heard("", spend, refusal(status, failure), session, deeds)
         if why != "stop":
             return unfinished(exit_code, complaint, spend)
         text = "".join(texts)
         return Heard(text, spend, None, session, deeds) if text.strip() else no_text(spend, session)
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -190,7 +190,12 @@ class Program:
         if done.cut:
             limit = brief.output_limit_bytes
             raise failed(self, brief, f"it printed more than {limit} bytes and was killed", spend)
-        heard: Heard = await asyncio.to_thread(self.provider.hear, said, complaint, done.exit_code)
+        try:
+            heard: Heard = await asyncio.to_thread(self.provider.hear, said, complaint, done.exit_code)
+        except Exception as mistake:  # a provider of ours promises that there is none
+            _log.exception("a coder was not understood", coder=self.name, tag=brief.tag)
+            why = f"what it printed cannot be understood ({type(mistake).__name__}); please report the log"
+            raise failed(self, brief, why, spend) from None
         spend = _larger(metered, heard.spend).model_copy(update={"seconds": done.seconds})
         if heard.denied:
             _log.info("denied", coder=self.name, tag=brief.tag, denied=heard.denied)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from core.coders.events import spelt_out
 from core.model.mistakes import in_words
 from core.model.replies import REPLIES, Reply, Role
 from core.redact import Redactor
@@ -35,6 +36,9 @@ _PLAIN = Redactor()
 
 class NotAReply(Exception):
     """The text holds no valid reply; the message says why, as the rest of a sentence about it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(spelt_out(why))  # it may quote the text
 
 
 def read_reply(role: Role, text: str, redactor: Redactor = _PLAIN) -> Reply:
