@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docker
@@ -133,9 +134,13 @@ async def test_a_checkout_and_the_coders_of_a_run_that_is_over_go_and_those_of_o
             over = await run_in(change, RunState.running, RunState.failed)
             at_work = await run_in(change, RunState.running, place=OTHER_PLACE)
         evolution: Any = Evolution
-        evolution = evolution(store, None, None, None, "test", tmp_path, system_clock, None, str)
-        started = {}
+        coders = SimpleNamespace(secrets={"MODEL_KEY": "shapeless phrase"})
+        evolution = evolution(store, None, coders, None, "test", tmp_path, system_clock, None, str)
+        started, printed = {}, {}
         for run in (at_work.id, over.id):
+            printed[run] = tmp_path / "runs" / run / "iter-1" / "plan-1" / "repair" / "stdout.txt"
+            printed[run].parent.mkdir(parents=True)
+            printed[run].write_text("It is shapeless phrase.")
             closed = evolution.work(run) / "checkout" / "closed"
             closed.mkdir(parents=True)
             (closed / "left").touch()
@@ -149,6 +154,10 @@ async def test_a_checkout_and_the_coders_of_a_run_that_is_over_go_and_those_of_o
         assert [path.name for path in (tmp_path / "work").iterdir()] == [at_work.id]
         assert not process.alive(started[over.id], f"{over.id}/plan-1/1")
         assert process.alive(started[at_work.id], f"{at_work.id}/plan-1/1")
+        assert printed[over.id].read_text() == "It is [MODEL_KEY].", "it was at work when Moss was killed"
+        await evolution._begin(at_work.id)
+        assert not process.alive(started[at_work.id], f"{at_work.id}/plan-1/1")
+        assert printed[at_work.id].read_text() == "It is [MODEL_KEY]."
         await evolution.clear_away(at_work.id)
         assert list((tmp_path / "work").iterdir()) == []
 

@@ -169,6 +169,13 @@ def _tidy(place: Path, brief: Brief, words: Redactor) -> None:
         _clean(path, words)
 
 
+def clean_outputs(artefacts: Path, words: Redactor) -> None:
+    """What coders printed is kept as it comes, and cleaned when the question ends: unless Moss was killed meanwhile."""
+    for name in (STDOUT, STDERR, NOTES):
+        for path in artefacts.rglob(name):
+            _clean(path, words)
+
+
 def _clean(path: Path, words: Redactor) -> None:
     """What cannot be cleaned is not kept."""
     try:

@@ -11,7 +11,7 @@ import structlog
 
 from core import consent
 from core.clock import Clock
-from core.coders.ask import end_leftovers
+from core.coders.ask import clean_outputs, end_leftovers
 from core.coders.catalogue import Coders
 from core.coders.coder import Account, Lanes
 from core.containers.host import Host
@@ -156,6 +156,7 @@ class Evolution:
         known = self._histories.get(run_id)
         if known is None:  # what a Moss that was killed left: a coder that still writes into the checkout
             await end_leftovers(f"{run_id}/")
+            await self._clean_outputs(run_id)
             known = []
         async with self.store.reading() as db:
             run, history = await runs.get(db, run_id), [*known, *await runs.history(db, run_id, len(known))]
@@ -298,12 +299,18 @@ class Evolution:
         return self.data / "work" / run_id
 
     async def clear_away(self, run_id: str) -> None:
-        self._histories.pop(run_id, None)
+        known = self._histories.pop(run_id, None)
         await end_leftovers(f"{run_id}/")
+        if known is None:  # as above; what this Moss has asked it has cleaned
+            await self._clean_outputs(run_id)
         try:
             await asyncio.to_thread(clear, self.work(run_id))
         except OSError as error:  # the next tick tries again
             _log.warning("scratch cannot be removed", run=run_id, why=error.strerror)
+
+    async def _clean_outputs(self, run_id: str) -> None:
+        """A coder's home needs no such care: it lies among the temporary files, which are emptied when Moss starts."""
+        await asyncio.to_thread(clean_outputs, self.data / "runs" / run_id, self._words(run_id))
 
     async def sweep_all(self) -> None:
         """The scratch of runs that are over, which a crash may have left."""
