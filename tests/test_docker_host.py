@@ -187,6 +187,28 @@ except OSError as refused:
 
 
 @needs_engine
+async def test_no_stage_of_a_dockerfile_can_take_the_place_of_the_relay(
+    stage: Stage, engine: docker.DockerClient, tmp_path: Path
+) -> None:
+    """What an early stage is labelled with nobody looks at, and the engine lists the newest image first."""
+    base = f"moss-test-{secrets.token_hex(4)}"
+    engine.images.get("python:3.11-slim-bookworm").tag(base, "1")
+    host = DockerHost(tmp_path, OWNER, relay_base=f"{base}:1")
+    ours = await host._relays.image()
+    forged = f"{plan.RELAY}={engine.images.get(ours).labels[plan.RELAY]}"
+    stages = f"FROM {base}:1 AS early\nLABEL {forged}\nCOPY agent.py /relay.py\nFROM {base}:1\nCOPY agent.py /x\n"
+    try:
+        await host.build(recipe(context(tmp_path / "forged", Dockerfile=stages)))
+        assert len(engine.images.list(filters={"label": forged})) == 2
+        assert await host._relays.image() == ours
+    finally:
+        for image in engine.images.list(filters={"label": forged}):
+            engine.images.remove(image.id, force=True)
+        engine.images.remove(f"{base}:1")
+        await host.close()
+
+
+@needs_engine
 async def test_the_relay_listens_before_any_code_of_the_agents_runs(stage: Stage, engine: docker.DockerClient) -> None:
     spec = await stage.started()
     relay, box = engine.containers.get(plan.relay_name(spec.name)), engine.containers.get(spec.name)

@@ -16,7 +16,8 @@ import httpx
 
 from core.containers import docker_calls as calls
 from core.containers import docker_plan as plan
-from core.containers.docker_engine import Engine, remove
+from core.containers.docker_engine import Engine, if_there, remove
+from core.containers.docker_plan import Json
 from core.containers.host import BoxSpec, label
 from core.model import errors
 
@@ -161,11 +162,12 @@ class Relays:
         source = Path(__file__).with_name("relay.py").read_bytes()
         dockerfile = _DOCKERFILE.format(base=self._base).encode()
         content = sha256(source + dockerfile).hexdigest()[:16]
-        wanted = {"label": [f"{plan.RELAY}={content}"]}
+        # By its tag, which no Dockerfile can set: a stage of a candidate's may carry any label.
+        tag = f"{_NAME}:{content}"
         async with self._image_is_sought:
-            found = await self._engine.do("The relay's image", lambda api: api.images(filters=wanted))
+            found = await self._engine.do("The relay's image", if_there(lambda api: cast(Json, api.inspect_image(tag))))
             if found:
-                return cast(str, found[0]["Id"])
+                return cast(str, found["Id"])
             return await self._build({"relay.py": source, "Dockerfile": dockerfile}, content)
 
     async def has_image(self) -> bool:
