@@ -19,8 +19,8 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from core.containers import docker_calls as calls
+from core.containers import docker_fetches, inside
 from core.containers import docker_plan as plan
-from core.containers import inside
 from core.containers.content import digest
 from core.containers.docker_engine import Engine, if_there, inspect, remove, remove_image
 from core.containers.docker_plan import Json
@@ -123,6 +123,8 @@ class DockerHost:
         limits = plan.build_limits(recipe.memory_mb, recipe.cpus)
         try:
             async with asyncio.timeout(recipe.timeout_s):
+                if not recipe.network:
+                    await self._refuse_fetches(context, recipe.dockerfile)
                 image = await self._watched(lambda api: calls.build(api, order, recipe.log, limits))
         except errors.BadInput as problem:  # the Dockerfile is not one
             raise errors.BuildFailed(problem.sentence) from problem
@@ -139,6 +141,22 @@ class DockerHost:
         new.write_text(image)
         new.replace(remembered)
         return image
+
+    async def _refuse_fetches(self, context: Path, dockerfile: str) -> None:
+        """The engine keeps the network from the steps of a build, and fetches for itself what a Dockerfile names."""
+        path = Path(posixpath.normpath(context / dockerfile))
+        if path.is_relative_to(context) and path != path.resolve():  # for the engine, links lead elsewhere
+            raise errors.BuildFailed(f"The way to `{dockerfile}` leads over a link; make it a plain file.")
+
+        def named() -> Mapping[str, int]:
+            return docker_fetches.images(path.read_text(errors="replace"))
+
+        for image, line in (await asyncio.to_thread(named)).items():
+            if await self._image(image) is None:
+                raise errors.BuildFailed(
+                    f"The image `{image}` in line {line} of the Dockerfile is not on this engine, and builds have no "
+                    "network; pull it first, or set `build.network = true`."
+                )
 
     async def _watched(self, build: Callable[[Any], str]) -> str:
         """The engine takes no limit of disk for a build, so one that fills it up is ended before others suffer."""
