@@ -344,6 +344,15 @@ def test_a_live_box_that_ended_stays_so_where_its_owner_wants_that() -> None:
     assert [deed("always", 0), deed("unless-stopped", 0)] == [Deed.start_live] * 2
 
 
+def test_a_live_box_that_somebody_renamed_or_copied_is_told_and_never_removed() -> None:
+    renamed = box("mine", "c", purpose="live", **{"boot-id": LIVE.boot_id})
+    [found] = reconcile.decide(SOUND, [renamed], {})
+    assert (found.deed, found.why) == (Deed.report_drift, "its box box-2 was renamed to mine")
+    assert deeds(SOUND, LIVE_BOX, renamed) == []
+    earlier = box("box-1", "b", purpose="live", **{"boot-id": "boot-1"})
+    assert deeds(SOUND, renamed, earlier) == [(Deed.remove_box, "box-1"), (Deed.report_drift, "box-2")]
+
+
 def test_drift_is_reported_and_never_overwritten() -> None:
     assert deeds(SOUND) == [(Deed.report_drift, "box-2")]
     assert deeds(SOUND, replace(LIVE_BOX, image=IMAGES["f"])) == [(Deed.report_drift, "box-2")]

@@ -83,7 +83,13 @@ def _of_box(known: Known, box: BoxState) -> Decision | None:
         return None if _at_work(known, box.labels) else Decision(Deed.remove_box, box.name, f"its {purpose} is over")
     if known.needs_adoption or (known.swap and box.name in _boxes_of(known.swap)):
         return None
+    if known.live and _was_made_as(known.live, box):
+        return None  # a person gave it another name, or made a copy: it is for them to say which one stays
     return Decision(Deed.remove_box, box.name, "another box is live", live=True)
+
+
+def _was_made_as(live: Version, box: BoxState) -> bool:
+    return box.labels.get(label.BOOT_ID) == live.boot_id
 
 
 def _of_live(known: Known, boxes: Mapping[str, BoxState]) -> list[Decision]:
@@ -91,7 +97,9 @@ def _of_live(known: Known, boxes: Mapping[str, BoxState]) -> list[Decision]:
         return []
     live, box = known.live, boxes.get(known.live.box)
     if box is None:
-        return [Decision(Deed.report_drift, live.box, f"its box {live.box} is gone")]
+        renamed = [other.name for other in boxes.values() if _was_made_as(live, other)]
+        why = f"was renamed to {' and '.join(renamed)}" if renamed else "is gone"
+        return [Decision(Deed.report_drift, live.box, f"its box {live.box} {why}")]
     if box.image != live.image:
         why = f"its box {live.box} runs {short(box.image)} instead of {short(live.image)}"
         return [Decision(Deed.report_drift, live.box, why)]
