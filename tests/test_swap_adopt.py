@@ -176,6 +176,22 @@ async def test_moss_starts_no_commit_that_the_owner_did_not_merge(process_house:
     assert await process_house.boxes() == []
 
 
+async def test_the_live_agent_of_another_moss_is_not_adopted(
+    process_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = process_house
+    theirs = (await adopted(house)).box
+    run = house.substrate.run.model_copy(update={"box": theirs})
+    house.substrate = house.substrate.model_copy(update={"run": run})
+    async with house.store.changing("little") as change:
+        await swaps.end_live(change, "anna", stopped=False)
+    with monkeypatch.context() as here:
+        here.setattr(house, "owner", f"{house.owner}-second")
+        with pytest.raises(Refused, match="belongs to another Moss; run `moss release --stop` there"):
+            await adopted(house)
+    assert await house.running() == [theirs]
+
+
 async def test_the_owners_newer_commit_replaces_the_live_one_and_comes_back_when_it_fails(
     process_house: House, repository: Path
 ) -> None:

@@ -26,7 +26,18 @@ from core.store.store import Store
 from core.swap.plan import adopted_box, box_spec, shared_volume
 from core.swap.probe import last_words, watch
 from core.swap.records import good_of
-from core.swap.survey import Fresh, LastImage, Running, Survey, Way, choose_way, commit_of, of_portrait, of_settings
+from core.swap.survey import (
+    Fresh,
+    LastImage,
+    Running,
+    Survey,
+    Way,
+    choose_way,
+    commit_of,
+    of_another,
+    of_portrait,
+    of_settings,
+)
 
 SHOWN_CHARS = 600
 WHOLE = (40, 64)
@@ -42,8 +53,9 @@ async def survey(store: Store, host: Host, owner: str, substrate: Substrate, *, 
     found = await _found(host, substrate, way, commit)
     own = {box.name for box in (*before.ours, before.named) if box}
     writers = await host.writers(found.volume.name) if found.volume else []
-    shared = shared_volume(substrate, writers, own)
-    return replace(found, obstacles=(*found.obstacles, shared.rstrip("."))) if shared else found
+    shared = (shared_volume(substrate, writers, own) or "").rstrip(".")
+    another = of_another(way.box, owner) if isinstance(way, Running) else None
+    return replace(found, obstacles=(*filter(None, (another, *found.obstacles, shared)),))
 
 
 async def _found(host: Host, substrate: Substrate, way: Way, commit: str | None) -> Survey:

@@ -138,6 +138,13 @@ def of_settings(way: LastImage | Fresh, substrate: Substrate) -> Survey:
     )
 
 
+def of_another(box: BoxState, owner: str) -> str | None:
+    """Two of us would each take the other's box for theirs to remove. Its labels stay for as long as it does."""
+    if box.labels.get(label.OWNER, owner) == owner:
+        return None
+    return "it belongs to another Moss; run `moss release --stop` there, leave `run.box` out, and Moss starts it here"
+
+
 def commit_of(labels: Mapping[str, str]) -> str | None:
     return labels.get(label.COMMIT) or labels.get(REVISION)
 
