@@ -16,6 +16,7 @@ from core.model.swap import SwapState, Version
 from core.process_table import identity
 from core.store import Store, claims, facts, notices
 from core.swap import perform as room
+from core.swap import reconcile as reconciliation
 from core.swap import records
 from core.swap.adopt import adopt
 from core.swap.perform import perform
@@ -153,7 +154,7 @@ async def test_whenever_moss_dies_the_next_one_ends_it_right(store: Store, clock
             died = False
         except Killed:
             host.die_at = None
-            clock.advance(claims.CLAIM_S)
+            clock.advance(reconciliation.START_S + claims.CLAIM_S)
             await reconcile(store, host, OWNER)
         assert host.running() == ["agent"]
         assert list(host.boxes_) == ["agent"]
@@ -179,7 +180,7 @@ async def test_a_start_that_moss_died_in_is_tried_again_within_the_hour_and_one_
     host.die_at = None
     await reconcile(store, host, OWNER)
     assert host.running() == [], "the other Moss may still be at it"
-    clock.advance(claims.CLAIM_S)
+    clock.advance(reconciliation.START_S + claims.CLAIM_S)
     await reconcile(store, host, OWNER)
     assert host.running() == ["agent"]
     fallen(host)
@@ -193,6 +194,31 @@ async def test_a_box_that_cannot_be_started_is_told_loudly_once(store: Store) ->
     for _ in range(2):
         await reconcile(store, host, OWNER)
     assert await told(store) == ["live-down", "live-lost"]
+    assert await claimed(store) == [(what, "agent") for what in CLAIM]
+
+
+async def test_a_start_that_comes_late_is_claimed_until_then_and_not_told_as_a_failure(
+    store: Store, clock: HeldClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation, "START_S", 0.01)
+    host = fallen(PaperHost(moods={LIVE: "well"}, silence_s=60.0))
+    start = host.start
+
+    async def late(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # what the engine was asked for, it does all the same
+            clock.advance(host.silence_s + claims.CLAIM_S - 1)
+            async with store.changing("desk") as change:
+                with pytest.raises(Busy, match="Moss is starting or removing the box"):
+                    await claims.check_free(change)
+            await start(name)
+            raise
+
+    host.start = late  # type: ignore[method-assign]
+    await reconcile(store, host, OWNER)
+    assert host.running() == ["agent"]
+    assert await told(store) == ["live-down"]
     assert await claimed(store) == [(what, "agent") for what in CLAIM]
 
 

@@ -58,6 +58,10 @@ class DockerHost:
         self._built = data.resolve() / "built"
         self._volumes: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def silence_s(self) -> float:
+        return self._engine.silence_s
+
     async def ping(self) -> str:
         about = await self._engine.do("Moss", lambda api: api.version(api_version=False))
         return f"Docker Engine {about['Version']} (API {about['ApiVersion']}) answers at {self._engine.url}."

@@ -167,6 +167,10 @@ class Host(Protocol):
     isolates: bool
 
     @property
+    def silence_s(self) -> float:
+        """How long a call that was cancelled may yet go on, and so do what it was asked for."""
+
+    @property
     def lane_port(self) -> int | None:
         """Where an isolated box finds its lane, on 127.0.0.1. None where it shares this machine's."""
 

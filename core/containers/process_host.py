@@ -37,6 +37,7 @@ _BUILD_LOG_BYTES = 64_000_000
 class ProcessHost:
     name = "process"
     isolates = False
+    silence_s = 0.0
     lane_port: int | None = None
 
     def __init__(self, data: Path, owner: str) -> None:

@@ -258,7 +258,8 @@ async def _start_live(store: Store, host: Host, known: Known, decision: Decision
         first = await notices.add(change, "live-down", hour, text, box=box)
         if not first and not (left and left.box == box):
             return
-        claim = await claims.take(change, box, decision.why)
+        # A start that comes too late for us may yet be done, and must not come beside that of a swap.
+        claim = await claims.take(change, box, decision.why, START_S + host.silence_s + claims.CLAIM_S)
     failed = await _started(host, box)  # cut short, the claim stays without an end, and the next look starts it again
     async with store.changing(name) as change:
         await claims.release(change, claim, failed or "started")
@@ -272,11 +273,16 @@ async def _started(host: Host, box: str) -> str | None:
     try:
         async with asyncio.timeout(START_S):
             await host.start(box)
+        return None
     except MossError as failed:
-        return failed.sentence
+        why = failed.sentence
     except TimeoutError:
-        return f"it did not start within {START_S:.0f} s."
-    return None
+        why = f"it did not start within {START_S:.0f} s."
+    try:
+        seen = await host.look(box)
+    except MossError:
+        return why
+    return None if seen and seen.running else why
 
 
 async def _report_down(store: Store, known: Known, decision: Decision) -> None:

@@ -41,6 +41,7 @@ class PaperHost:
     """Boxes of somebody else on the one volume."""
     name: str = "paper"
     isolates: bool = True
+    silence_s: float = 0.0
 
     def edge(self) -> None:
         self.edges += 1
