@@ -206,3 +206,29 @@ async def test_the_nameless_volume_of_an_agent_that_others_started_outlives_its_
     assert there(found)
     client.volumes.get(found).remove()
     client.close()
+
+
+async def test_whoever_has_a_directory_by_any_path_above_or_below_writes_to_it_too(
+    stage: Stage, tmp_path: Path
+) -> None:
+    state = tmp_path / "agents" / "desk"
+    (state / "notes").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(state)
+    (tmp_path / "agents" / "desk-2").mkdir()
+    boxes = {}
+    for where in (state, state.parent, state / "notes", tmp_path / "link", tmp_path / "agents" / "desk-2"):
+        boxes[where.name] = (await stage.started(isolated=False, volume=Volume(str(where), "/state"))).name
+    beside = boxes.pop("desk-2")
+    for path in (str(state), f"{state}/", str(tmp_path / "link")):
+        assert await stage.host.writers(path) == sorted(boxes.values())
+    assert await stage.host.writers(str(tmp_path / "agents" / "desk-2")) == sorted([beside, boxes["agents"]])
+
+
+def test_who_only_reads_a_directory_does_not_write_to_it() -> None:
+    def found(**mount: object) -> plan.Json:
+        return {"Mounts": [{"Type": "bind", "Source": "/srv", "RW": True, **mount}]}
+
+    assert plan.writes_to(found(), "/srv/desk", str)
+    assert not plan.writes_to(found(RW=False), "/srv/desk", str)
+    assert not plan.writes_to(found(Type="tmpfs", Source=""), "/srv/desk", str)
+    assert plan.writes_to(found(Name="desk", Source="/var/lib/docker/volumes/desk/_data"), "desk", str)

@@ -6,6 +6,7 @@ directory that only the relay sees. A live box is an ordinary container that the
 
 import asyncio
 import contextlib
+import os
 import posixpath
 import secrets
 import shutil
@@ -298,11 +299,16 @@ class DockerHost:
         return plan.boxes_among(found, labels)
 
     async def writers(self, volume: str) -> list[str]:
-        def work(api: Any) -> list[Json | None]:
-            return [inspect(api, one["Id"]) for one in api.containers(filters={"volume": volume})]
+        # By a path the engine finds only who has the very same one.
+        filters = {} if volume.startswith("/") else {"volume": volume}
+        me = self._own_container()  # to have the agents' sockets it may have a directory above, and it writes to none
 
-        found = [one for one in await self._engine.do(f"The volume `{volume}`", work) if one]
-        return sorted(one["Name"].lstrip("/") for one in found if plan.writes_to(one, volume))
+        def work(api: Any) -> list[str]:
+            found = [inspect(api, one["Id"]) for one in api.containers(filters=filters) if one["Id"] != me]
+            using = [one for one in found if one and plan.writes_to(one, volume, os.path.realpath)]
+            return sorted(one["Name"].lstrip("/") for one in using)
+
+        return await self._engine.do(f"The volume `{volume}`", work)
 
     async def running(self) -> list[tuple[str, str, Mapping[str, str]]]:
         """Whatever runs on this engine, whoever started it: name, image as it was named, labels."""
@@ -398,13 +404,17 @@ class DockerHost:
     async def _is_outside(self) -> bool:
         """Whether a port of the engine's machine is ours to call: not so when Moss itself runs in a container."""
         if self._outside is None:
-            try:
-                me = plan.own_container(Path("/proc/self/mountinfo").read_text())
-            except OSError:
-                me = None
+            me = self._own_container()
             found = await self._inspect(me) if me else None
             self._outside = found is None or found["HostConfig"].get("NetworkMode") == "host"
         return self._outside
+
+    @staticmethod
+    def _own_container() -> str | None:
+        try:
+            return plan.own_container(Path("/proc/self/mountinfo").read_text())
+        except OSError:
+            return None
 
     async def _image(self, image: str) -> Json | None:
         return await self._engine.do("The image", if_there(lambda api: cast(Json, api.inspect_image(image))))

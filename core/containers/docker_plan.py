@@ -3,9 +3,9 @@
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from core.containers import inside
@@ -279,9 +279,14 @@ def state_of(found: Json) -> BoxState:
     )
 
 
-def writes_to(found: Json, volume: str) -> bool:
-    mounts = found.get("Mounts") or []
-    return any(volume in (mount.get("Name"), mount.get("Source")) and mount.get("RW") for mount in mounts)
+def writes_to(found: Json, volume: str, real: Callable[[str], str]) -> bool:
+    """A directory has many paths, and whoever has one above or below it writes to it as well."""
+    mounts = [mount for mount in found.get("Mounts") or [] if mount.get("RW")]
+    if not volume.startswith("/"):
+        return any(mount.get("Name") == volume for mount in mounts)
+    here = PurePosixPath(real(volume))
+    there = [PurePosixPath(real(mount["Source"])) for mount in mounts if mount.get("Source")]
+    return any(here.is_relative_to(other) or other.is_relative_to(here) for other in there)
 
 
 def was_killed(found: Json) -> bool:
