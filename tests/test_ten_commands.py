@@ -46,7 +46,7 @@ class Owner(World):
         )
         self.volume = f"{self.root.name.lower().replace('_', '-')}-state"
         self.log, self.tmp, self.process = root / "moss.log", root / "tmp", None
-        self.bin = root / "bin"
+        self.keys, self.bin = {}, root / "bin"
         self.tmp.mkdir()
         self.bin.mkdir()
         shutil.copy(FOREIGN / "shop" / "coder.sh", self.bin / "thinker")
