@@ -109,3 +109,45 @@ async def test_a_label_of_ours_in_a_dockerfile_is_refused(stage: Stage, tmp_path
     with pytest.raises(BuildFailed, match=f"sets the label `{label.RUN}`, which is Moss's own"):
         await stage.host.build(forged)
     assert len(await stage.host.images({})) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is no plain file of at most 64 kB; make it one"),
+        (b"x" * 70_000, "is no plain file of at most 64 kB; make it one"),
+        (b"caf\xe9\n", "is not UTF-8; save it as such"),
+        (b"[z-a]\n", r"bad character range z-a .*; correct `\.dockerignore`"),
+    ],
+)
+async def test_a_dockerignore_that_nobody_can_read_is_a_failed_build(
+    stage: Stage, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    source = context(tmp_path / "odd")
+    ignored = source / ".dockerignore"
+    ignored.mkdir() if content is None else ignored.write_bytes(content)
+    with pytest.raises(BuildFailed, match=said):
+        await stage.host.build(recipe(source))
+
+
+async def test_a_dockerignore_that_is_matched_for_ever_holds_up_nothing_but_its_own_build(
+    stage: Stage, tmp_path: Path
+) -> None:
+    source = context(tmp_path / "slow", **{".dockerignore": "*a" * 9 + "b\n", "a" * 150: ""})
+    building = asyncio.create_task(stage.host.build(recipe(source, timeout_s=6)))
+    longest_s, last = 0.0, time.monotonic()
+    while not building.done():
+        await asyncio.sleep(0.02)
+        longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+    with pytest.raises(BuildFailed, match=r"not picked within 3 s; simplify the patterns of `\.dockerignore`"):
+        await building
+    assert longest_s < 1.5
+
+
+async def test_what_a_dockerignore_names_is_not_sent(stage: Stage, tmp_path: Path) -> None:
+    files = {".dockerignore": "# a word\n\n*.md\n!kept.md\nDockerfile\n", "gone.md": "", "kept.md": "", "code.py": ""}
+    source = context(tmp_path / "some", **files)
+    (source / "agent.py").unlink()
+    image = await stage.host.build(recipe(source))
+    said = await stage.ended(("python3", "-S", "-c", "import os; print(sorted(os.listdir()))"), image=image)
+    assert said == "['.dockerignore', 'code.py', 'kept.md']\n"

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from core.containers import docker_calls as calls
-from core.containers import docker_fetches, inside
+from core.containers import docker_context, docker_fetches, inside
 from core.containers import docker_plan as plan
 from core.containers.content import digest
 from core.containers.docker_engine import Engine, if_there, inspect, remove, remove_image
@@ -119,8 +119,6 @@ class DockerHost:
             return image
         labels = {**recipe.labels, label.OWNER: self._owner}
         order = {
-            "path": str(context),
-            "dockerfile": recipe.dockerfile,
             "labels": labels,
             "network_mode": None if recipe.network else "none",
             "timeout": recipe.timeout_s,
@@ -130,7 +128,8 @@ class DockerHost:
             async with asyncio.timeout(recipe.timeout_s):
                 if not recipe.network:
                     await self._refuse_fetches(context, recipe.dockerfile)
-                image = await self._watched(lambda api: calls.build(api, order, recipe.log, limits))
+                async with docker_context.packed(context, recipe.dockerfile, recipe.timeout_s / 2) as files:
+                    image = await self._watched(lambda api: calls.build(api, order | files, recipe.log, limits))
         except errors.BadInput as problem:  # the Dockerfile is not one
             raise errors.BuildFailed(problem.sentence) from problem
         except TimeoutError:
