@@ -11,11 +11,13 @@ import httpx
 import pytest
 
 from core import process
+from core.containers import docker_calls
 from core.containers import docker_plan as plan
 from core.containers.docker_host import DockerHost
 from core.containers.host import BoxSpec, Limits, Strain, Volume, label
 from core.model.errors import AgentFailed, BadInput, BuildFailed, Unavailable
 from tests.support.containers import (
+    DOCKERFILE,
     OWNER,
     SERVE,
     SLEEP,
@@ -335,6 +337,41 @@ async def test_a_moss_in_a_container_says_when_its_data_directory_is_not_the_eng
     said = await asyncio.to_thread(moss, Path("/elsewhere"))
     assert said[0] == said[1]
     assert "does not see the data directory /elsewhere" in said[0]
+
+
+# Commands
+
+
+@needs_engine
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_shell_that_ends_nothing_and_talks_without_end_holds_nobody_up(
+    stage: Stage, tmp_path: Path, cancelled: bool
+) -> None:
+    """The shell that is to end a command is the image's own."""
+    source = context(tmp_path / "odd", Dockerfile=f"{DOCKERFILE}COPY --chown=0:0 sh /bin/sh\n")
+    (source / "sh").write_text("#!/usr/bin/env -S python3 -S\nwhile True: print('y' * 60_000)\n")
+    (source / "sh").chmod(0o755)
+    image = await stage.host.build(recipe(source))
+    for isolated in (True, False):
+        spec = await stage.started(image=image, isolated=isolated)
+        running = asyncio.create_task(stage.host.run(spec.name, SLEEP, timeout_s=60 if cancelled else 1))
+        if cancelled:
+            await asyncio.sleep(1)
+            running.cancel()
+        done, _ = await asyncio.wait({running}, timeout=docker_calls.ENDING_S + 10)
+        assert done
+        assert running.cancelled() if cancelled else running.result().timed_out
+        found = await stage.host.look(spec.name)
+        assert found
+        assert found.running is not isolated
+        await stage.host.remove(spec.name)
+
+
+@needs_engine
+async def test_a_box_whose_command_was_ended_goes_on(stage: Stage) -> None:
+    spec = await stage.started()
+    assert (await stage.host.run(spec.name, SLEEP, timeout_s=1)).timed_out
+    assert (await stage.host.run(spec.name, python("print('here')"), timeout_s=20)).text == "here\n"
 
 
 # Digests

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from core.containers import docker_plan as plan
 from core.containers import inside
-from core.containers.docker_engine import if_there, remove, remove_image, remove_volume
+from core.containers.docker_engine import begin_unheard, if_there, inspect, kill, remove, remove_image, remove_volume
 from core.containers.docker_plan import Json
 from core.containers.host import Output, Strain, label
 from core.model import errors
@@ -27,6 +27,7 @@ _CHUNK_BYTES = 65_536
 _FRAME = struct.Struct(">BxxxL")
 _KILLED = 137
 _TOLD_S = 1.0
+ENDING_S = 5.0
 _KILL = 'for p in /proc/[0-9]*; do if grep -qs "MOSS_EXEC=$0" "$p/environ"; then kill -9 "${p#/proc/}"; fi; done'
 
 
@@ -204,9 +205,19 @@ def _unix(moment: str) -> float:
 
 
 def run(
-    api: Any, name: str, argv: tuple[str, ...], stdin: bytes, *, mark: str, deadline: float, limit_bytes: int
+    api: Any,
+    name: str,
+    argv: tuple[str, ...],
+    stdin: bytes,
+    *,
+    mark: str,
+    begun: list[str],
+    deadline: float,
+    limit_bytes: int,
 ) -> Output:
+    """`begun` is told the engine's name of the command, so that it can be ended when this is cut off."""
     made = api.exec_create(name, list(argv), stdin=bool(stdin), environment={"MOSS_EXEC": mark})["Id"]
+    begun.append(made)
     with _conversation(api, made) as (plug, early):
         frames = _Frames(limit_bytes, early)
         ended = _converse(plug, frames, stdin, deadline)
@@ -215,7 +226,7 @@ def run(
         time.sleep(0.02)  # the engine has no event to wait for that could not have happened already
         state = api.exec_inspect(made)
     if state["Running"]:
-        kill_exec(api, name, mark)
+        end(api, name, begun, mark)
     code, text = state["ExitCode"], inside.shown(bytes(frames.text), limit_bytes)
     if code == 126 and "executable file not found" in text:
         code = 127  # as everywhere else
@@ -223,10 +234,19 @@ def run(
     return Output(137 if code is None else code, text, timed_out=code is None and not frames.flooded, cut=cut)
 
 
-def kill_exec(api: Any, name: str, mark: str) -> None:
-    """The engine cannot end an exec, so a shell in the box must. Without one it lives until its box is removed."""
-    made = api.exec_create(name, ["/bin/sh", "-c", _KILL, mark])["Id"]
-    api.exec_start(made)
+def end(api: Any, name: str, begun: list[str], mark: str) -> None:
+    """The engine cannot end an exec, so a shell in the box must: the image's own, which may be anything. It has a few
+    seconds, and nobody hears it. What lives on then takes its box along where that is isolated."""
+    deadline = time.monotonic() + ENDING_S
+    shell = begin_unheard(api, name, ("/bin/sh", "-c", _KILL, mark))
+    at_work = [*begun, shell] if shell else begun
+    while lives_on := any(api.exec_inspect(one)["Running"] for one in at_work):
+        if shell is None or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    found = inspect(api, name) if lives_on else None
+    if found and plan.RELAY in (found["Config"].get("Labels") or {}):
+        kill(api, name)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,27 @@ def inspect(api: Any, container: str) -> dict[str, Any] | None:
         return None
 
 
+def begin_unheard(api: Any, container: str, argv: tuple[str, ...]) -> str | None:
+    """A command of which nobody hears a word; None where it cannot be started."""
+    made = api.exec_create(container, list(argv), stdout=False, stderr=False)["Id"]
+    try:
+        api.exec_start(made, detach=True)
+    except APIError as problem:
+        if problem.status_code is None or problem.status_code >= 500:
+            raise
+        return None
+    return cast(str, made)
+
+
+def kill(api: Any, container: str) -> None:
+    """Also when it has ended meanwhile, or is gone."""
+    try:
+        api.kill(container)
+    except APIError as problem:
+        if problem.status_code not in (404, 409):
+            raise
+
+
 def remove_image(api: Any, image: str) -> None:
     with contextlib.suppress(NotFound):
         api.remove_image(image)

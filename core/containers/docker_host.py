@@ -356,15 +356,18 @@ class DockerHost:
         argv = inside.filled(command, port=plan.ways_to(found).port, state=labels.get(plan.STATE, ""))
         mark = secrets.token_hex(8)
         deadline = time.monotonic() + timeout_s
+        begun: list[str] = []
 
         def work(api: Any) -> Output:
-            return calls.run(api, name, argv, stdin.encode(), mark=mark, deadline=deadline, limit_bytes=limit_bytes)
+            return calls.run(
+                api, name, argv, stdin.encode(), mark=mark, begun=begun, deadline=deadline, limit_bytes=limit_bytes
+            )
 
         try:
             return await self._engine.follow(f"`{argv[0]}` in the box `{name}`", work)
         except asyncio.CancelledError:
             with contextlib.suppress(errors.MossError):  # the box may be gone, and the command with it
-                await self._about(name, lambda api: calls.kill_exec(api, name, mark))
+                await self._about(name, lambda api: calls.end(api, name, begun, mark))
             raise
 
     async def read(self, name: str, path: str, limit_bytes: int = 65_536) -> bytes | None:
