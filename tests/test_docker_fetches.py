@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.containers.docker_fetches import images
+from core.containers.docker_host import DockerHost
 from core.model.errors import BuildFailed
-from tests.support.containers import Stage, context, docker_image, docker_stage, recipe
+from tests.support.containers import OWNER, Stage, context, docker_image, docker_stage, recipe
 from tests.support.needs import needs_engine
 
 __all__ = ["docker_image", "docker_stage"]
@@ -56,6 +57,18 @@ async def test_without_network_the_engine_fetches_nothing_either(
     open_to_it = recipe(context(tmp_path / "open", Dockerfile=tries["add"]), network=True)
     await docker_stage.host.build(open_to_it)
     assert asked == ["/what-i-know"]
+
+
+@needs_engine
+async def test_the_base_of_the_relays_may_be_fetched_so_that_the_example_runs_on_a_new_engine(
+    listener: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, asked = listener
+    host = DockerHost(tmp_path, OWNER, relay_base=f"{address}/base:1")
+    with pytest.raises(BuildFailed):
+        await host.build(recipe(context(tmp_path / "new", Dockerfile=f"FROM {address}/base:1\n")))
+    await host.close()
+    assert asked
 
 
 @needs_engine

@@ -54,6 +54,7 @@ class DockerHost:
         """`data` is where the sockets stand, under the same path for the engine; `owner` is this installation's id."""
         self._owner = owner
         self._engine = Engine(url, silence_s)
+        self._relay_base = relay_base
         self._relays = Relays(self._engine, data.resolve(), owner, relay_base)
         self._outside: bool | None = None
         self._built = data.resolve() / "built"
@@ -156,7 +157,8 @@ class DockerHost:
             return docker_fetches.images(path.read_text(errors="replace"))
 
         for image, line in (await asyncio.to_thread(named)).items():
-            if await self._image(image) is None:
+            # Moss fetches the base of its relays on first use anyhow, and no candidate chose its name.
+            if image != self._relay_base and await self._image(image) is None:
                 raise errors.BuildFailed(
                     f"The image `{image}` in line {line} of the Dockerfile is not on this engine, and builds have no "
                     "network; pull it first, or set `build.network = true`."
