@@ -127,6 +127,27 @@ async def test_what_belongs_to_nobody_goes_and_nothing_else_does(house: House, e
         await theirs.close()
 
 
+@needs_engine
+async def test_what_a_person_secured_of_a_live_box_stays_whatever_its_labels_say(
+    house: House, engine: docker.DockerClient
+) -> None:
+    live, name = await house.live(), f"evidence-{secrets.token_hex(4)}"
+    evidence = engine.containers.get(live.box).commit(repository=name, tag="1", pause=False)
+    # From now on no version has the boot id on it any more.
+    assert (await house.swap_to(await house.image("1", "well"))).state is SwapState.live
+    copy = engine.containers.run(evidence.id, ["sleep", "60"], name=name, detach=True, network_mode="none")
+    try:
+        await look(house, 2)
+        assert engine.containers.get(name).status == "running"
+        copy.remove(force=True)
+        await look(house, 2)
+        assert engine.images.get(f"{name}:1").id == evidence.id
+    finally:
+        for left in engine.containers.list(all=True, filters={"name": name}):
+            left.remove(force=True)
+        engine.images.remove(f"{name}:1")
+
+
 async def test_a_checkout_and_the_coders_of_a_run_that_is_over_go_and_those_of_one_at_work_stay(tmp_path: Path) -> None:
     async with opened("sqlite", tmp_path) as store:
         await with_substrate(store)

@@ -319,6 +319,9 @@ def test_an_image_that_an_adoption_under_way_has_just_built_stays() -> None:
 def test_a_container_that_somebody_runs_from_our_image_has_its_labels_and_is_left_alone() -> None:
     by_hand = box("my-look-at-it", purpose="candidate", run="run-0", step="7")
     assert deeds(SOUND, LIVE_BOX, by_hand) == []
+    evidence = replace(box("copy", purpose="live"), by_hand=True)
+    assert deeds(SOUND, LIVE_BOX, evidence) == []
+    assert deeds(SOUND, LIVE_BOX, replace(evidence, running=False)) == [(Deed.remove_box, "copy")]
     left_by_a_build = replace(by_hand, running=False)
     assert deeds(SOUND, LIVE_BOX, left_by_a_build) == [(Deed.remove_box, "my-look-at-it")]
     of_a_build_under_way = box("builder", running=False, purpose="candidate", run="run-1", step="2")

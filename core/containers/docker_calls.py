@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from core.containers import docker_plan as plan
 from core.containers import inside
@@ -123,6 +123,12 @@ def lay_over(api: Any, name: str, found: Json, where: str, tar: IO[bytes]) -> No
     api.create_container_from_config(plan.laid_over(found, overlay), name=name)
 
 
+def labels_of(api: Any, container: Json) -> dict[str, str]:
+    """Of its image, which it has inherited."""
+    image = if_there(lambda api: cast(Json, api.inspect_image(container["Image"])))(api) or {}
+    return cast(dict[str, str], (image.get("Config") or {}).get("Labels") or {})
+
+
 def tidy(api: Any, ours: Json, before: float) -> tuple[list[str], set[str]]:
     """What of ours no box needs was removed, and the names of the boxes that are there or may come."""
     gone, there = [], set()
@@ -135,7 +141,7 @@ def tidy(api: Any, ours: Json, before: float) -> tuple[list[str], set[str]]:
             there |= {name, labels.get(plan.RELAY_FOR, name)}
     for image in api.images(filters=ours):
         box = (image["Labels"] or {}).get(plan.OVERLAY_FOR)
-        if box and box not in there and image["Created"] < before:
+        if box and box not in there and image["Created"] < before and not plan.is_kept(image):
             remove_image(api, image["Id"])
             gone.append(f"the files laid over {box}")
     for volume in api.volumes(filters={**ours, "dangling": True})["Volumes"] or ():

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -206,7 +207,8 @@ class DockerHost:
 
     async def images(self, labels: Mapping[str, str]) -> list[str]:
         found = await self._engine.do("The list of images", lambda api: api.images(filters=self._ours(labels)))
-        return [image["Id"] for image in found if plan.OVERLAY_FOR not in (image.get("Labels") or {})]
+        own = [image for image in found if not plan.is_kept(image)]
+        return [image["Id"] for image in own if plan.OVERLAY_FOR not in (image.get("Labels") or {})]
 
     async def remove_image(self, image: str) -> None:
         found = await self._image(image)
@@ -273,7 +275,8 @@ class DockerHost:
             for helper in helpers:
                 remove(api, helper["Id"], volumes=True)
             for overlay in api.images(filters=self._ours({plan.OVERLAY_FOR: name})):
-                remove_image(api, overlay["Id"])
+                if not plan.is_kept(overlay):
+                    remove_image(api, overlay["Id"])
             return [helper["Names"][0].lstrip("/") for helper in helpers if helper["Names"]]
 
         for gone in [name, *await self._about(name, work)]:
@@ -292,12 +295,14 @@ class DockerHost:
     async def boxes(self, labels: Mapping[str, str]) -> list[BoxState]:
         """A helper whose box is gone is shown in its place, so that somebody removes it."""
 
-        def work(api: Any) -> list[Json | None]:
+        def work(api: Any) -> tuple[list[Json], set[str]]:
             ids = [one["Id"] for one in api.containers(all=True, filters=self._ours({}))]
-            return [inspect(api, id) for id in ids]
+            found = [one for id in ids if (one := inspect(api, id))]
+            running = [one for one in found if one["State"]["Running"]]
+            return found, {one["Name"].lstrip("/") for one in running if plan.by_hand(one, calls.labels_of(api, one))}
 
-        found = [one for one in await self._engine.do("The list of boxes", work) if one]
-        return plan.boxes_among(found, labels)
+        found, by_hand = await self._engine.do("The list of boxes", work)
+        return [replace(box, by_hand=box.name in by_hand) for box in plan.boxes_among(found, labels)]
 
     async def writers(self, volume: str) -> list[str]:
         # By a path the engine finds only who has the very same one.

@@ -295,6 +295,16 @@ def was_killed(found: Json) -> bool:
     return not state["Running"] and state.get("ExitCode") == 137 and not state.get("OOMKilled")
 
 
+def by_hand(found: Json, image: Mapping[str, str]) -> bool:
+    labels = found["Config"].get("Labels") or {}
+    return all(labels.get(name) == image.get(name) for name in OURS)
+
+
+def is_kept(image: Json) -> bool:
+    """Somebody gave it a name of their own, as to the evidence that they made of a box: that has its labels too."""
+    return any(not tag.startswith(("moss/", "<none>")) for tag in image.get("RepoTags") or ())
+
+
 def boxes_among(found: list[Json], wanted: Mapping[str, str]) -> list[BoxState]:
     """The boxes with these labels. A relay whose box is gone stands for it, whatever that was for."""
     boxes = [state_of(one) for one in found if RELAY_FOR not in one["Config"]["Labels"]]

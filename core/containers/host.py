@@ -117,6 +117,8 @@ class BoxState:
     labels: Mapping[str, str]
     exit_code: int | None = None
     out_of_memory: bool = False
+    by_hand: bool = False
+    """It has our labels from its image only: somebody else started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ class Host(Protocol):
 
     async def image_labels(self, image: str) -> Mapping[str, str]: ...
 
-    async def images(self, labels: Mapping[str, str]) -> list[str]: ...
+    async def images(self, labels: Mapping[str, str]) -> list[str]:
+        """Without those that somebody gave a name of their own, to keep them."""
 
     async def remove_image(self, image: str) -> None: ...
 

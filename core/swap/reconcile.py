@@ -77,8 +77,8 @@ def _of_box(known: Known, box: BoxState) -> Decision | None:
     purpose = box.labels.get(label.PURPOSE)
     if known.live and box.name == known.live.box:
         return None
-    if purpose == CANDIDATE and box.running:
-        return None  # it has the labels of its image and none of its own: somebody looks at a candidate by hand
+    if box.running and (box.by_hand or purpose == CANDIDATE):
+        return None  # it has the labels of its image and none of its own: somebody looks at what was made
     if purpose != LIVE:
         return None if _at_work(known, box.labels) else Decision(Deed.remove_box, box.name, f"its {purpose} is over")
     if known.needs_adoption or (known.swap and box.name in _boxes_of(known.swap)):
