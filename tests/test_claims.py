@@ -10,7 +10,7 @@ import pytest
 from core import deadline
 from core.containers.host import BoxState, label
 from core.deadline import Deadline
-from core.model.errors import Busy, Unavailable
+from core.model.errors import Busy, NotFound, Unavailable
 from core.model.substrate import Substrate
 from core.model.swap import SwapState, Version
 from core.process_table import identity
@@ -235,6 +235,20 @@ async def test_a_removal_that_fails_is_tried_again_at_the_next_look(store: Store
     host.remove = remove  # type: ignore[method-assign]
     await reconcile(store, host, OWNER)
     assert list(host.boxes_) == ["agent"]
+
+
+async def test_an_image_that_goes_while_we_look_keeps_nothing_else_from_being_done(store: Store) -> None:
+    host = fallen(PaperHost(moods={LIVE: "well"}))
+
+    async def listed(_: object) -> list[str]:
+        return [NEW]
+
+    async def gone(_: object) -> dict[str, str]:
+        raise NotFound("The image is gone; build it again.")
+
+    host.images, host.image_labels = listed, gone  # type: ignore[method-assign,assignment]
+    await reconcile(store, host, OWNER)
+    assert host.running() == ["agent"]
 
 
 async def test_a_claim_holds_for_a_short_while_and_not_beyond_its_holder(store: Store, clock: HeldClock) -> None:

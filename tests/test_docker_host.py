@@ -5,14 +5,17 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import httpx
 import pytest
+from docker.errors import APIError
 
 from core import process
 from core.containers import docker_calls
 from core.containers import docker_plan as plan
+from core.containers.docker_engine import remove_image
 from core.containers.docker_host import DockerHost
 from core.containers.host import BoxSpec, Limits, Strain, Volume, label
 from core.model.errors import AgentFailed, BadInput, BuildFailed, Unavailable
@@ -612,6 +615,19 @@ async def test_a_relay_that_is_forgotten_ends_by_itself(tmp_path: Path) -> None:
     route = f"unix:{tmp_path}/in.sock=tcp:127.0.0.1:9"
     done = await process.run([sys.executable, "-I", "-S", relay, "--for=0.1", route], timeout_s=20)
     assert (done.exit_code, done.timed_out, done.stdout) == (0, False, b"ready\n")
+
+
+@pytest.mark.parametrize("said", [(404, "No such image"), (500, "unrecognized image ID sha256:1")])
+def test_an_image_that_another_one_has_just_removed_is_removed(said: tuple[int, str]) -> None:
+    def engine(status: int, words: str) -> SimpleNamespace:
+        def removing(_: str) -> None:
+            raise APIError(words, SimpleNamespace(status_code=status), words)
+
+        return SimpleNamespace(remove_image=removing)
+
+    remove_image(engine(*said), "sha256:1")
+    with pytest.raises(APIError):
+        remove_image(engine(409, "it is in use"), "sha256:1")
 
 
 def test_an_orphans_purpose_is_not_asked_for_and_a_relays_is_not_shown() -> None:

@@ -135,8 +135,11 @@ def kill(api: Any, container: str) -> None:
 
 
 def remove_image(api: Any, image: str) -> None:
-    with contextlib.suppress(NotFound):
+    try:
         api.remove_image(image)
+    except APIError as problem:  # the second is what an engine says that another one is just removing it for
+        if problem.status_code != 404 and "unrecognized image ID" not in str(problem.explanation):
+            raise
 
 
 def remove_volume(api: Any, volume: str) -> bool:

@@ -218,7 +218,7 @@ class DockerHost:
 
         def work(api: Any) -> None:
             for tag in own_tags:
-                api.remove_image(tag)  # the last tag takes the image along
+                remove_image(api, tag)  # the last tag takes the image along
             remove_image(api, image)
 
         await self._engine.do(f"The image `{image}`", work)

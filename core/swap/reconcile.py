@@ -1,6 +1,7 @@
 """At start and on a tick: what the host shows is held against what the store knows. Decided purely, then done."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,7 +10,7 @@ from enum import StrEnum
 import structlog
 
 from core.containers.host import BoxState, Host, label
-from core.model.errors import MossError
+from core.model.errors import MossError, NotFound
 from core.model.run import RunState
 from core.model.swap import Swap, Version
 from core.model.value import short
@@ -139,7 +140,10 @@ async def _reconcile(store: Store, host: Host, owner: str, substrate: str) -> li
     """One thing that cannot be done does not keep the others from being done."""
     labels = {label.OWNER: owner, label.SUBSTRATE: substrate}
     boxes = await host.boxes(labels)
-    images = {image: await host.image_labels(image) for image in await host.images(labels)}
+    images = {}
+    for image in await host.images(labels):
+        with contextlib.suppress(NotFound):  # somebody else was faster to remove it
+            images[image] = await host.image_labels(image)
     known = await look_up(store, substrate)
     if known.live and known.live.box not in {box.name for box in boxes}:
         adopted = await host.look(known.live.box)  # carries no label of ours
