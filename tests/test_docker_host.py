@@ -630,6 +630,15 @@ def test_an_image_that_another_one_has_just_removed_is_removed(said: tuple[int, 
         remove_image(engine(409, "it is in use"), "sha256:1")
 
 
+@needs_engine
+async def test_a_note_of_a_build_that_another_moss_clears_away_meanwhile_ends_no_tidying(stage: Stage) -> None:
+    host = the_host(stage)
+    host._built.mkdir(exist_ok=True)
+    (host._built / "listed").symlink_to("gone-when-it-is-read")
+    await host.tidy()
+    (host._built / "listed").unlink()
+
+
 def test_an_orphans_purpose_is_not_asked_for_and_a_relays_is_not_shown() -> None:
     def found(name: str, **labels: str) -> plan.Json:
         state = {"Running": True, "Status": "running"}

@@ -87,8 +87,9 @@ class DockerHost:
         gone += await asyncio.to_thread(self._relays.tidy, boxes, before)
         there = set(await self.images({}))
         for note in self._built.glob("*"):
-            if note.suffix != ".new" and note.read_text() not in there:
-                note.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another Moss tidies the same data directory
+                if note.suffix != ".new" and note.read_text() not in there:
+                    note.unlink()
         return gone
 
     async def remove_volume(self, name: str) -> None:
