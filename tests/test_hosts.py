@@ -422,6 +422,7 @@ state = os.environ['MOSS_STATE_DIR']
 open(state + '/beat.json', 'w').write('{"beat": 1}')
 os.symlink('beat.json', state + '/link')
 os.symlink('nowhere', state + '/broken')
+os.symlink('ring', state + '/ring')
 os.mkfifo(state + '/pipe')
 print('ready', flush=True)
 time.sleep(300)
@@ -436,7 +437,7 @@ time.sleep(300)
     assert await read("/state/link") == b'{"beat": 1}'
     assert await read("/state/beat.json", 4) == b'{"be'
     assert (await read("Dockerfile") or b"").startswith(b"FROM ")
-    for nothing in ("/state/none", "/state/broken", "/state/pipe", "/state", "none/none"):
+    for nothing in ("/state/none", "/state/broken", "/state/ring", "/state/pipe", "/state", "none/none"):
         assert await read(nothing) is None, nothing
 
 

@@ -95,12 +95,14 @@ class _Line:
 
 
 def if_there(work: Work[T]) -> Work[T | None]:
-    """None for what the engine does not know."""
+    """None for what the engine does not know, and for a link that leads to itself."""
 
     def asked(api: Any) -> T | None:
         try:
             return work(api)
-        except NotFound:
+        except APIError as problem:
+            if problem.status_code != 404 and "too many links" not in str(problem.explanation):
+                raise
             return None
 
     return asked

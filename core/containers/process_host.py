@@ -281,11 +281,11 @@ class ProcessHost:
         if box is None:
             return None
         file, root = box.place_of(path)
-        if file is None or not file.resolve().is_relative_to(root.resolve()):
-            return None
         try:
+            if file is None or not file.resolve().is_relative_to(root.resolve()):
+                return None
             handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would make us wait for its writer
-        except OSError:
+        except (OSError, RuntimeError):  # the second for a link that leads to itself
             return None
         try:
             return os.read(handle, limit_bytes) if stat.S_ISREG(os.fstat(handle).st_mode) else None
