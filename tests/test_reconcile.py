@@ -200,6 +200,9 @@ def by_the_engine(engine: docker.DockerClient, house: House, live: Version) -> I
         network.disconnect(box)
     finally:
         network.remove()
+    box.pause()
+    yield "has a memory limit", "is paused"
+    box.unpause()
 
 
 def made_anew(engine: docker.DockerClient, house: House, live: Version) -> Iterator[tuple[str, ...]]:

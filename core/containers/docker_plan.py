@@ -388,6 +388,8 @@ def portrait(found: Json, image: Json) -> Portrait:
     also = (found.get("NetworkSettings") or {}).get("Networks") or {}
     usual = {"bridge"} if network in ("default", "bridge") else {network}
     beyond += [f"is also on the network `{name}`" for name in sorted(also.keys() - usual)]
+    if found["State"].get("Paused"):
+        beyond.append("is paused")
     if (host.get("IpcMode") or "private") not in ("private", "shareable"):
         beyond.append("shares memory with others")
     if (host.get("RestartPolicy") or {}).get("MaximumRetryCount"):
