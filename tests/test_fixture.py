@@ -93,4 +93,6 @@ async def test_a_fixture_that_cannot_be_copied_is_named(process_stage: Stage, se
     os.mkfifo(seed / "pipe")
     with pytest.raises(Refused, match=r"which cannot be copied: .* is a named pipe"):
         await replayed(process_stage, fixture=str(seed))
+    with pytest.raises(Refused, match=r"`trials\.fixture` names .*, which holds Moss's own data"):
+        await replayed(process_stage, fixture=str(process_stage.data.parent))
     assert list((process_stage.data / "work").glob(".fixture-*")) == []

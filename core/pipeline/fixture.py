@@ -36,6 +36,8 @@ async def with_fixture(box: BoxSpec, given: Trials, scratch: Path) -> AsyncItera
 def _keep(source: Path, kept: Path) -> None:
     if kept.is_dir():
         return
+    if kept.resolve().is_relative_to(source.resolve()):  # a copy of it would hold itself, without an end
+        raise Refused(f"`trials.fixture` names {source}, which holds Moss's own data; name a directory without it.")
     new = kept.with_name(f".fixture-{secrets.token_hex(4)}")
     try:
         _copy(source, new)
