@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from core.containers.commit import image_of
 from core.containers.docker_fetches import images
 from core.containers.docker_host import DockerHost
+from core.containers.host import Recipe
 from core.model.errors import BuildFailed
+from core.model.substrate import Build, Health, Substrate
+from core.repository import Clone
 from tests.support.containers import OWNER, Stage, context, docker_image, docker_stage, recipe
 from tests.support.needs import needs_engine
+from tests.support.repositories import commit, repository
 
 __all__ = ["docker_image", "docker_stage"]
 
@@ -69,6 +74,39 @@ async def test_the_base_of_the_relays_may_be_fetched_so_that_the_example_runs_on
         await host.build(recipe(context(tmp_path / "new", Dockerfile=f"FROM {address}/base:1\n")))
     await host.close()
     assert asked
+
+
+@needs_engine
+async def test_what_the_owners_own_dockerfile_names_may_be_fetched(
+    docker_stage: Stage, listener: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, asked = listener
+    source = context(tmp_path / "new", Dockerfile=f"FROM {address}/other:1\n")
+    for approved, fetched in ((f"FROM {address}/base:1\n", False), (f"FROM {address}/other:1 AS first\n", True)):
+        with pytest.raises(BuildFailed):
+            await docker_stage.host.build(recipe(source, approved=approved))
+        assert bool(asked) == fetched
+
+
+async def test_that_is_the_one_of_the_commit_which_people_stand_by(tmp_path: Path) -> None:
+    heard: list[Recipe] = []
+
+    class Listening:
+        async def build(self, recipe: Recipe) -> str:
+            heard.append(recipe)
+            return "sha256:1"
+
+    owners = tmp_path / "owner"
+    base = repository(owners, {"below/Dockerfile": f"FROM {BASE}\n"})
+    clone = await Clone.of(str(owners), tmp_path / "data" / "agent.git")
+    candidate = commit(owners, {"below/Dockerfile": "FROM another/one:1\n"})
+    await clone.fetch()
+    desk = Substrate(name="desk", repository=str(owners), health=Health(http="/"), build=Build(context="below"))
+    (log := tmp_path / "log").touch()
+    for approved, said in ((base, BASE), (candidate, "another/one:1")):
+        where = {"base": approved, "work": tmp_path / said[:3], "log": log}
+        await image_of(Listening(), clone, desk, candidate, {}, **where)  # type: ignore[arg-type]
+        assert heard[-1].approved == f"FROM {said}\n"
 
 
 @needs_engine

@@ -1,5 +1,6 @@
 """A commit becomes an image."""
 
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +12,21 @@ from core.repository import Clone
 
 
 async def image_of(
-    host: Host, clone: Clone, substrate: Substrate, commit: str, labels: Mapping[str, str], *, work: Path, log: Path
+    host: Host,
+    clone: Clone,
+    substrate: Substrate,
+    commit: str,
+    labels: Mapping[str, str],
+    *,
+    base: str,
+    work: Path,
+    log: Path,
 ) -> str:
-    """The image's digest. `work` is a directory that the commit's files may be laid into."""
+    """The image's digest. `base` is the commit that people stand by: that of a candidate's run, or this one itself.
+    `work` is a directory that the files of both may be laid into."""
     source = work / "source"
     await clone.export(commit, source)
+    approved = await _dockerfile_of(clone, substrate, base, work / "approved")
     labels = {
         **labels,
         label.SUBSTRATE: substrate.name,
@@ -24,6 +35,14 @@ async def image_of(
         label.TREE: await clone.tree_of(commit),
     }
     try:
-        return await host.build(Recipe.of(substrate.build, source, labels, log))
+        return await host.build(Recipe.of(substrate.build, source, labels, log, approved))
     finally:
         await to_its_end(Redactor().file, log)
+
+
+async def _dockerfile_of(clone: Clone, substrate: Substrate, commit: str, where: Path) -> str:
+    """Empty where there is none, or a link."""
+    path = posixpath.normpath(posixpath.join(substrate.build.context, substrate.build.dockerfile))
+    await clone.put_tests(commit, [f"/{path}"], where)
+    file = where.resolve() / path
+    return file.read_text(errors="replace") if file.is_file() and file.resolve() == file else ""

@@ -130,7 +130,7 @@ class DockerHost:
         try:
             async with asyncio.timeout(recipe.timeout_s):
                 if not recipe.network:
-                    await self._refuse_fetches(context, recipe.dockerfile)
+                    await self._refuse_fetches(context, recipe)
                 async with docker_context.packed(context, recipe.dockerfile, recipe.timeout_s / 2) as files:
                     image = await self._watched(lambda api: calls.build(api, order | files, recipe.log, limits))
         except errors.BadInput as problem:  # the Dockerfile is not one
@@ -149,18 +149,20 @@ class DockerHost:
         new.replace(remembered)
         return image
 
-    async def _refuse_fetches(self, context: Path, dockerfile: str) -> None:
+    async def _refuse_fetches(self, context: Path, recipe: Recipe) -> None:
         """The engine keeps the network from the steps of a build, and fetches for itself what a Dockerfile names."""
-        path = Path(posixpath.normpath(context / dockerfile))
+        path = Path(posixpath.normpath(context / recipe.dockerfile))
         if path.is_relative_to(context) and path != path.resolve():  # for the engine, links lead elsewhere
-            raise errors.BuildFailed(f"The way to `{dockerfile}` leads over a link; make it a plain file.")
+            raise errors.BuildFailed(f"The way to `{recipe.dockerfile}` leads over a link; make it a plain file.")
 
         def named() -> Mapping[str, int]:
             return docker_fetches.images(path.read_text(errors="replace"))
 
-        for image, line in (await asyncio.to_thread(named)).items():
-            # Moss fetches the base of its relays on first use anyhow, and no candidate chose its name.
-            if image != self._relay_base and await self._image(image) is None:
+        wanted = await asyncio.to_thread(named)
+        # Moss fetches the base of its relays on first use anyhow, and no candidate chose its name.
+        chosen = {self._relay_base, *docker_fetches.approved(recipe.approved)}
+        for image, line in wanted.items():
+            if image not in chosen and await self._image(image) is None:
                 raise errors.BuildFailed(
                     f"The image `{image}` in line {line} of the Dockerfile is not on this engine, and builds have no "
                     "network; pull it first, or set `build.network = true`."

@@ -50,9 +50,11 @@ class Recipe:
     memory_mb: int = 2048
     cpus: float = 2.0
     """Both of each step; a host of processes enforces neither."""
+    approved: str = ""
+    """The text of a Dockerfile that people stand by: what it names, the engine may fetch."""
 
     @classmethod
-    def of(cls, build: Build, source: Path, labels: Mapping[str, str], log: Path) -> "Recipe":
+    def of(cls, build: Build, source: Path, labels: Mapping[str, str], log: Path, approved: str = "") -> "Recipe":
         """As the substrate's owner wants it built."""
         return cls(
             source=source,
@@ -65,6 +67,7 @@ class Recipe:
             log=log,
             memory_mb=build.memory_mb,
             cpus=build.cpus,
+            approved=approved,
         )
 
 

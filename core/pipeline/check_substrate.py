@@ -142,7 +142,7 @@ async def _image(checking: Checking, commit: str, tasks: Sequence[Task]) -> None
     bench, substrate, tell = checking.bench, checking.substrate, checking.tell
     began, log = time.monotonic(), bench.scratch.with_name("build.log")
     try:
-        image = await make_image(bench, checking.clone, commit, log)
+        image = await make_image(bench, checking.clone, commit, commit, log)
     except MossError as problem:
         tell(_failed("build", problem))
         return

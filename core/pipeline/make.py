@@ -15,9 +15,11 @@ SMOKE_TIMEOUT_S = 120.0
 SHOWN_CHARS = 2000
 
 
-async def make_image(bench: Bench, clone: Clone, commit: str, log: Path) -> str:
+async def make_image(bench: Bench, clone: Clone, commit: str, base_commit: str, log: Path) -> str:
     lay(bench.scratch, {})
-    return await image_of(bench.host, clone, bench.substrate, commit, bench.labels, work=bench.scratch, log=log)
+    return await image_of(
+        bench.host, clone, bench.substrate, commit, bench.labels, base=base_commit, work=bench.scratch, log=log
+    )
 
 
 async def check_image(bench: Bench, clone: Clone, image: str, base_commit: str, log: Path) -> None:

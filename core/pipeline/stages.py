@@ -114,7 +114,7 @@ async def code_review(scene: Scene) -> Result:
 async def build(scene: Scene) -> Result:
     commit = scene.so_far.commit
     assert commit is not None, "a build without a commit"
-    image = await make_image(scene.bench, scene.clone, commit, scene.folder / BUILD_LOG)
+    image = await make_image(scene.bench, scene.clone, commit, scene.base_commit, scene.folder / BUILD_LOG)
     await check_image(scene.bench, scene.clone, image, scene.base_commit, scene.folder / CHECKS_LOG)
     return Built(image=image)
 

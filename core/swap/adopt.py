@@ -227,7 +227,14 @@ class Adoption:
         log = self.work / f"adopt-{self.substrate.name}.log"
         with tempfile.TemporaryDirectory(prefix="moss-export-") as work:
             return await image_of(
-                self.host, self.clone, self.substrate, commit, {label.OWNER: self.owner}, work=Path(work), log=log
+                self.host,
+                self.clone,
+                self.substrate,
+                commit,
+                {label.OWNER: self.owner},
+                base=commit,
+                work=Path(work),
+                log=log,
             )
 
     async def of_image(self, image: str, commit: str) -> Version:
