@@ -44,9 +44,11 @@ async def taken(moss: Moss, delivery: Delivery) -> bool:
     kind, words = marked or (FailureKind.other, event.text.strip())
     if marked is None and (event.addressed or not words or _MENTION.search(words) or not await _quiet(moss, event)):
         return False
+    # Asked first: a flag that is done between the two looks must be found by the second.
+    settled = delivery.tries >= LOOKS or await moss.inbox.is_quiet(ACT, delivery)
     found = await _flagged(moss, event)
     if found is None:
-        if delivery.tries < LOOKS and not await moss.inbox.is_quiet(ACT, delivery):
+        if not settled:
             raise NotYet
         return False
     if await refusal(moss.settings, moss.chats, "flag", event):
