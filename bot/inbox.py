@@ -47,7 +47,7 @@ LOOK_S = 5.0
 """How long what another process left behind, or finished, may stay unseen."""
 KEPT = timedelta(days=7)
 """How long it is remembered that an event came, without its words."""
-LOOKS = 2
+LOOKS = 3
 """So often something that came a moment before, and is not worked on yet, is looked for again: see NotYet."""
 HEARD = 2000
 """How many messages that redaction altered are remembered as they were said."""
