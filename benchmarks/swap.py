@@ -22,9 +22,7 @@ import docker
 
 from benchmarks.table import Measured
 from bot.receive import give_up, receive
-from core.containers.host import BoxSpec
 from core.model.swap import SwapState
-from core.swap.plan import box_spec
 from tests.support.chat_moss import ChatMoss, chat_moss
 from tests.support.house import House, a_house, little
 from tests.support.until import until
@@ -117,22 +115,9 @@ async def _moss(house: House, image: str) -> None:
     assert swap.state is SwapState.live, swap.problem
 
 
-def _spec(house: House, image: str) -> BoxSpec:
-    return box_spec(
-        house.substrate,
-        name="bench-by-hand",
-        image=image,
-        commit="c1",
-        boot_id="boot-1",
-        owner=house.owner,
-        swap=None,
-        secrets={},
-    )
-
-
 async def _hand(house: House, image: str) -> None:
     live = await house.now_live()
-    await house.host.create(_spec(house, image))
+    await house.host.create(house.spec("bench-by-hand", image))
 
     def work() -> None:
         with contextlib.closing(docker.from_env()) as engine:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.table import Measured
@@ -50,8 +51,8 @@ async def measure(trials: int = TRIALS, rounds: int = ROUNDS) -> Measured:
         for thinking_s in (THINKING_S, 0.0):
             bare = moss = 0.0
             for _ in range(rounds):
-                bare += await _timed(lambda: _bare(image, trials, thinking_s))  # noqa: B023 - called at once
-                moss += await _timed(lambda: _moss(house, image, trials, thinking_s))  # noqa: B023
+                bare += await _timed(partial(_bare, image, trials, thinking_s))
+                moss += await _timed(partial(_moss, house, image, trials, thinking_s))
             found[thinking_s] = (rounds * trials * 60 / moss, rounds * trials * 60 / bare)
     moss, bare = found[THINKING_S]
     quick_moss, quick_bare = found[0.0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot import looking, verbs
 from bot.chat import Card, Commanded, Section
-from bot.inbox import ACT, Delivery, NotYet
+from bot.inbox import ACT, LOOKS, Delivery, NotYet
 from bot.permits import refusal
 from bot.places import substrate_of
 from bot.reactions import thanks
@@ -19,9 +19,6 @@ from core.model.run import RESTARTABLE, Dial, RunState
 from core.model.substrate import Substrate
 from core.model.value import id_from
 from core.store import batches, consents, runs, turns
-
-LOOKS = 3
-"""So often `evolve` waits for complaints that came before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,11 @@ async def commit(store: Store, swap: Swap, outage_ms: int | None) -> None:
         await swaps.move(change, swap.id, SwapState.live, MOSS, outage_ms=outage_ms)
         version = await _add_version(change, swap, swap.new_box, restores)
         what = f"version {restores} again, as version {version.number}" if restores is not None else _name(version)
-        away = f"it was away for {outage_ms / 1000:.1f} s" if outage_ms else "nobody knows how long it was away"
+        away = (
+            f"it was away for {outage_ms / 1000:.1f} s"
+            if outage_ms is not None
+            else "nobody knows how long it was away"
+        )
         text = f"{swap.substrate} now runs {what} ({swap.commit[:12]}); {away}."
         batch = await _end_run(change, swap, RunState.applied, text)
         if batch:

@@ -17,7 +17,7 @@ import docker
 
 from core.clock import Clock, system_clock
 from core.containers.docker_host import SOCKET
-from core.containers.host import Host, Recipe, label
+from core.containers.host import BoxSpec, Host, Recipe, label
 from core.model.events import Noun
 from core.model.substrate import Substrate
 from core.model.swap import Swap, SwapState, Version
@@ -110,12 +110,11 @@ class House:
         labels = {label.OWNER: self.owner, label.SUBSTRATE: "little", label.COMMIT: f"c{version}"}
         return Recipe(source, "Dockerfile", ".", None, False, 60, labels, self.tmp / "build.log")
 
-    async def live(self, mood: str = "well", greet: str = BLUE) -> Version:
-        """Version 0 runs and has said a word that must never be lost."""
-        image = await self.image("0", mood)
-        spec = box_spec(
+    def spec(self, name: str, image: str) -> BoxSpec:
+        """Of a box that no swap made."""
+        return box_spec(
             self.substrate,
-            name=f"little-{secrets.token_hex(4)}",
+            name=name,
             image=image,
             commit="c0",
             boot_id="boot-0",
@@ -123,6 +122,11 @@ class House:
             swap=None,
             secrets={},
         )
+
+    async def live(self, mood: str = "well", greet: str = BLUE) -> Version:
+        """Version 0 runs and has said a word that must never be lost."""
+        image = await self.image("0", mood)
+        spec = self.spec(f"little-{secrets.token_hex(4)}", image)
         version = Version(
             substrate="little",
             number=0,

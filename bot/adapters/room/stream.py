@@ -36,18 +36,17 @@ class Stream:
             self._door.close_stream(person)
 
     async def _follow(self, proof: Proof, since: int | None, data: Callable[[Post], str]) -> AsyncIterator[str]:
-        changes, silent_s = -1, 0.0
-        known_s = LOOK_S  # for so long nobody has asked whether the reader may read on
+        changes, silent_s, unchecked_s = -1, 0.0, LOOK_S
         while not self._ending.is_set():
             # Counted before it is looked: what changes meanwhile ends the next wait at once.
             changes, waited_s = await self._change(changes)
             try:
                 async with self._store.reading() as db:
-                    head, known_s = await room.head(db), known_s + waited_s
-                    if head == since and known_s < LOOK_S:
+                    head, unchecked_s = await room.head(db), unchecked_s + waited_s
+                    if head == since and unchecked_s < LOOK_S:
                         fresh = []
                     else:
-                        person, known_s = await self._door.person(db, proof), 0.0
+                        person, unchecked_s = await self._door.person(db, proof), 0.0
                         fresh = await room.since(db, head if since is None else since, person, AT_ONCE)
             except NotIn:
                 yield "event: out\ndata: {}\n\n"
