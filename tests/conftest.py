@@ -2,8 +2,14 @@
 
 import gc
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+# Agents and coders of the tests are started as `python3` hundreds of times. Where that is the shim of a version
+# manager, each start is a dozen shells more; the interpreter that runs the tests is found before it.
+os.environ["PATH"] = f"{Path(sys.executable).resolve().parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.hookimpl(optionalhook=True)
