@@ -232,7 +232,8 @@ async def test_only_enter_is_enter_and_the_end_of_input_is_nobody(
 # Repairs that are none
 
 
-@pytest.mark.parametrize("fix", ["none", pytest.param("wrong", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("fix", ["none", "wrong"])
 def test_without_a_repair_nothing_is_offered_and_nothing_is_left(fix: str, tmp_path: Path) -> None:
     told = tell(tmp_path / "t", "--fix", fix)
     ending = told.ending

@@ -220,8 +220,8 @@ def test_what_was_redacted_once_stays_as_it_is(parts: list[str], between: str) -
 
 
 def hostile() -> dict[str, str]:
-    """As many as fit in little time: a rule needs hundredths of a second, and what is not linear a minute even so."""
-    size = 80_000
+    """A rule needs thousandths of a second for each, and what is not linear seconds."""
+    size = 25_000
     some = random.Random(7)
     pieces = (
         "a", "0", "-", "_", ".", "@", " ", "\n", "=", "a.", "a@", "@a.", "a-a@a.", "+1", "+1 ", "0 ", "00", "01 ", "A1",
@@ -249,7 +249,7 @@ def test_a_text_made_to_be_slow_is_not(name: str, text: str) -> None:
         for _ in rule.pattern.finditer(text):
             pass
         seconds = time.thread_time() - began
-        assert seconds < 0.5, f"{rule.kind} {rule.pattern.pattern} took {seconds:.1f} s on {name!r}"
+        assert seconds < 0.2, f"{rule.kind} {rule.pattern.pattern} took {seconds:.1f} s on {name!r}"
 
 
 KEYS = {"PIN": "12345", "ONE": "shapeless phrase", "MANY": '{\n "private": "alpha beta",\n "n": 1\n}'}

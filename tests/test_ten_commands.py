@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kill_story import end_everything
-from tests.support.needs import needs_engine
+from tests.support.needs import HOST
 from tests.support.short import tmp_path as tmp_path  # noqa: PLC0414 (the fixture of this name)
 from tests.support.world import FOREIGN, ROOT, World, repository_of
 
@@ -97,9 +97,9 @@ class Owner(World):
             time.sleep(0.1)
 
 
-@pytest.fixture(params=["process", pytest.param("docker", marks=needs_engine)])
-def owner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Owner]:
-    made = Owner(tmp_path, request.param)
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    made = Owner(tmp_path, HOST)
     yield made
     end_everything(made)
 

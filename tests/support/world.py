@@ -148,7 +148,7 @@ class World:
                 return found
             if time.monotonic() > until:
                 raise Wrong(f"run {run} is {found['run']['state']}: {found['run']['sentence']}\n{self.tail()}")
-            time.sleep(0.2)
+            time.sleep(0.4)
 
     def tail(self) -> str:
         return self.log.read_text()[-6000:] if self.log.exists() else ""
