@@ -4,9 +4,11 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from core import deadline
 from core.containers.host import BoxState, label
 from core.model.consent import ConsentState
 from core.model.errors import Busy, Unavailable
@@ -160,6 +162,29 @@ async def test_what_was_claimed_while_it_worked_is_left_to_whoever_claimed_it(
         kept = await claims.unfinished(db, "little")
     assert kept
     assert kept.box == "another"
+
+
+async def test_a_box_that_an_engine_stops_late_is_claimed_until_then(
+    process_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await process_house.live()
+    host, late_s = process_house.host, 0.0
+    monkeypatch.setattr(host, "silence_s", 60.0)
+    monkeypatch.setattr(deadline, "monotonic", lambda: monotonic() + late_s)
+    stop, claimed = host.stop, []
+
+    async def late(name: str, grace_s: float) -> None:
+        nonlocal late_s
+        late_s = 2 * 60.0 + grace_s
+        await stop(name, grace_s)
+        async with process_house.store.changing("little") as change:
+            with pytest.raises(Busy):
+                await claims.check_free(change)
+        claimed.append(name)
+
+    monkeypatch.setattr(host, "stop", late)
+    released = await let_go(process_house, stop=True)
+    assert claimed == list(released.stopped) == list(released.boxes)
 
 
 async def test_boxes_are_listed_under_the_claim_and_it_ends_also_when_the_engine_fails(

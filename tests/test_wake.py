@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core import deadline
 from core.containers.host import BoxState
 from core.model.errors import Busy, Refused, Unavailable
 from core.model.substrate import Substrate
@@ -138,3 +139,34 @@ async def test_a_claim_of_another_is_waited_for_and_not_for_ever(store: Store, m
     with pytest.raises(Busy):
         await lay_to_rest(store, host, DESK)
     assert host.running() == [ONE.box]
+
+
+@pytest.mark.parametrize("deed", ["start", "set_restart", "stop"])
+async def test_nothing_is_swapped_however_late_the_engine_does_what_it_was_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    clock = store.clock
+    assert isinstance(clock, HeldClock)
+    monkeypatch.setattr(deadline, "boot", str)
+    host = a_host(running=deed == "stop")
+    host.silence_s = 60.0
+    granted = await granted_rollback(store, version(0))
+    look, late = host.look, getattr(host, deed)
+    claimed: list[str] = []
+
+    async def slow(name: str) -> BoxState | None:
+        clock.advance(2 * host.silence_s - 1)
+        return await look(name)
+
+    async def slower(*asked: object) -> None:
+        clock.advance(2 * host.silence_s - 1)
+        await late(*asked)
+        with pytest.raises(Busy):
+            await records.plan(store, granted)
+        claimed.append(deed)
+
+    monkeypatch.setattr(host, "look", slow)
+    monkeypatch.setattr(host, deed, slower)
+    await (lay_to_rest if deed == "stop" else wake)(store, host, DESK)
+    assert claimed == [deed]
+    assert await is_free(store)

@@ -22,6 +22,8 @@ from core.store.tables import facts
 
 CLAIM_S = 30.0
 """Longer than an engine that works takes to start or remove a box."""
+ASKED_TIMES = 3
+"""How often a host may have to ask its engine for one deed."""
 
 _CLAIMED, _RELEASED = "box_claimed", "box_released"
 
@@ -36,6 +38,11 @@ class Claim:
 
     def holds(self, now: datetime) -> bool:
         return not self.until.has_passed(now) and not has_ended(self.holder)
+
+
+def long_enough(silence_s: float, work_s: float = 0.0) -> float:
+    """For one deed of a host whose engine counts as hung after so long a silence: until then it may do it yet."""
+    return CLAIM_S + ASKED_TIMES * silence_s + work_s
 
 
 async def unfinished(db: AsyncConnection, substrate: str) -> Claim | None:

@@ -24,7 +24,7 @@ from core.repository import Clone
 from core.store import claims, notices, substrates, swaps
 from core.store.store import Store
 from core.swap.plan import adopted_box, box_spec, shared_volume
-from core.swap.probe import last_words, watch
+from core.swap.probe import last_words, longest_s, watch
 from core.swap.records import good_of
 from core.swap.survey import (
     Fresh,
@@ -182,8 +182,8 @@ class Adoption:
     @property
     def _longest(self) -> float:
         """With a build, and with what ran before brought back. The claim of one that died counts for nothing."""
-        run, health = self.substrate.run, self.substrate.health
-        return claims.CLAIM_S + self.substrate.build.timeout_s + 2 * (health.window_s + run.stop_grace_s)
+        both_s = 2 * (longest_s(self.substrate) + self.substrate.run.stop_grace_s)
+        return claims.long_enough(self.host.silence_s, self.substrate.build.timeout_s + both_s)
 
     async def own_commit(self, commit: str | None) -> str:
         head = await self.clone.head(self.substrate.branch)

@@ -19,8 +19,7 @@ _TOO_EARLY_S = 0.05
 
 async def watch(host: Host, box: str, substrate: Substrate, boot_id: str) -> Verdict:
     """Whatever the agent does is a verdict. A box that ends is told at once, by an event of the host."""
-    health = substrate.health
-    limit_s = health.window_s + health.timeout_s + (substrate.replay.turn_timeout_s if health.canary else 0.0)
+    limit_s = longest_s(substrate)
     probing = asyncio.create_task(_window(host, box, substrate, boot_id))
     ending = asyncio.create_task(_has_ended(host, box, limit_s))
     try:
@@ -35,6 +34,12 @@ async def watch(host: Host, box: str, substrate: Substrate, boot_id: str) -> Ver
         for task in (probing, ending):
             task.cancel()
         await asyncio.gather(probing, ending, return_exceptions=True)
+
+
+def longest_s(substrate: Substrate) -> float:
+    """What a window may take, with its last probe and the canary."""
+    health = substrate.health
+    return health.window_s + health.timeout_s + (substrate.replay.turn_timeout_s if health.canary else 0.0)
 
 
 async def _has_ended(host: Host, box: str, limit_s: float) -> bool:

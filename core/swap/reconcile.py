@@ -240,7 +240,7 @@ async def _remove_live(store: Store, host: Host, known: Known, decision: Decisio
         if not await _unchanged(store, known):
             return
         await claims.check_free(change)
-        claim = await claims.take(change, decision.name, decision.why)
+        claim = await claims.take(change, decision.name, decision.why, claims.long_enough(host.silence_s))
     async with claims.held(store, known.substrate, claim, "removed"):
         await host.remove(decision.name)
 

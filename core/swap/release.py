@@ -41,8 +41,8 @@ async def what_lives(store: Store, host: Host, owner: str, substrate: str) -> li
 
 async def release(store: Store, host: Host, owner: str, substrate: Substrate, who: str, *, stop: bool) -> Released:
     """Under a claim from the first line to the last, so that no adoption begins among boxes that are being removed."""
-    claim = await _write_down(store, substrate, who, stop)
-    async with claims.held(store, substrate.name, claim, "released", _longest(substrate)) as holding:
+    claim = await _write_down(store, host, substrate, who, stop)
+    async with claims.held(store, substrate.name, claim, "released", _longest(host, substrate)) as holding:
         return await _let_go(store, host, owner, substrate, holding, stop=stop)
 
 
@@ -88,7 +88,7 @@ async def _let_go(
     return Released(name, running, tuple(stopped), tuple(removed), tuple(images), tuple(left))
 
 
-async def _write_down(store: Store, substrate: Substrate, who: str, stop: bool) -> claims.Claim:
+async def _write_down(store: Store, host: Host, substrate: Substrate, who: str, stop: bool) -> claims.Claim:
     name = substrate.name
     async with store.changing(name) as change:
         if swap := await swaps.in_flight(change.db, name):
@@ -99,9 +99,9 @@ async def _write_down(store: Store, substrate: Substrate, who: str, stop: bool) 
         await withdraw_questions(change, f"{name} was released by {who}")
         await withdraw_grants(change, f"{name} was released by {who}")
         await swaps.end_live(change, who, stopped=stop)
-        return await claims.take(change, name, "it is released", _longest(substrate))
+        return await claims.take(change, name, "it is released", _longest(host, substrate))
 
 
-def _longest(substrate: Substrate) -> float:
-    """What one box may take."""
-    return claims.CLAIM_S + substrate.run.stop_grace_s
+def _longest(host: Host, substrate: Substrate) -> float:
+    """What one box may take, to be stopped for good."""
+    return 2 * claims.long_enough(host.silence_s) + substrate.run.stop_grace_s

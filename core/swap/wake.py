@@ -18,6 +18,8 @@ from core.store.store import Store
 
 PATIENCE_S = 20.0
 """How long another claim on the box is waited for; a start takes a second."""
+DEEDS = 3
+"""Of the host, under one claim."""
 LOOK_S = 1.0
 
 
@@ -55,7 +57,7 @@ async def _live_box(
     store: Store, host: Host, substrate: Substrate, why: str
 ) -> AsyncIterator[tuple[Version | None, BoxState | None]]:
     """What is live, and how its box is now, claimed for as long as the block lasts."""
-    taken = await _claimed(store, substrate, why)
+    taken = await _claimed(store, host, substrate, why)
     if taken is None:
         yield None, None
         return
@@ -64,7 +66,7 @@ async def _live_box(
         yield version, await host.look(version.box)
 
 
-async def _claimed(store: Store, substrate: Substrate, why: str) -> tuple[Version, claims.Claim] | None:
+async def _claimed(store: Store, host: Host, substrate: Substrate, why: str) -> tuple[Version, claims.Claim] | None:
     until, changes = time.monotonic() + PATIENCE_S, -1
     while True:
         try:
@@ -74,7 +76,7 @@ async def _claimed(store: Store, substrate: Substrate, why: str) -> tuple[Versio
                 if live is None or needed or await swaps.in_flight(change.db, substrate.name):
                     return None
                 await claims.check_free(change)
-                for_s = claims.CLAIM_S + substrate.run.stop_grace_s
+                for_s = DEEDS * claims.long_enough(host.silence_s) + substrate.run.stop_grace_s
                 return live, await claims.take(change, live.box, why, for_s)
         except Busy:
             if time.monotonic() > until:
