@@ -133,6 +133,7 @@ async def test_what_a_person_secured_of_a_live_box_stays_whatever_its_labels_say
 ) -> None:
     live, name = await house.live(), f"evidence-{secrets.token_hex(4)}"
     evidence = engine.containers.get(live.box).commit(repository=name, tag="1", pause=False)
+    nameless = engine.containers.get(live.box).commit(pause=False, message=name)
     # From now on no version has the boot id on it any more.
     assert (await house.swap_to(await house.image("1", "well"))).state is SwapState.live
     copy = engine.containers.run(evidence.id, ["sleep", "60"], name=name, detach=True, network_mode="none")
@@ -142,10 +143,12 @@ async def test_what_a_person_secured_of_a_live_box_stays_whatever_its_labels_say
         copy.remove(force=True)
         await look(house, 2)
         assert engine.images.get(f"{name}:1").id == evidence.id
+        assert engine.images.get(nameless.id)
     finally:
         for left in engine.containers.list(all=True, filters={"name": name}):
             left.remove(force=True)
         engine.images.remove(f"{name}:1")
+        engine.images.remove(nameless.id)
 
 
 async def test_a_checkout_and_the_coders_of_a_run_that_is_over_go_and_those_of_one_at_work_stay(tmp_path: Path) -> None:

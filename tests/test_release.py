@@ -1,14 +1,17 @@
 """Letting go of an agent: what Moss made around it is gone, what is its own or its owner's stays."""
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
 
+import docker
 import pytest
 
 from core import deadline
+from core.containers.docker_host import SOCKET
 from core.containers.host import BoxState, label
 from core.model.consent import ConsentState
 from core.model.errors import Busy, Unavailable
@@ -16,6 +19,7 @@ from core.model.events import Fact, Noun
 from core.model.run import RunState
 from core.model.swap import SwapState
 from core.store import claims, consents, facts, runs, substrates, swaps
+from core.swap.adopt import survey
 from core.swap.plan import box_spec
 from core.swap.reconcile import reconcile
 from core.swap.release import Released, release, what_lives
@@ -223,6 +227,39 @@ async def test_a_claim_on_its_box_is_waited_for(process_house: House) -> None:
         await claims.take(change, live.box, "it was not running")
     with pytest.raises(Busy, match="try again in a moment"):
         await let_go(process_house)
+
+
+@needs_engine
+async def test_copies_that_somebody_made_by_hand_and_what_they_renamed_are_left_to_them(tmp_path: Path) -> None:
+    async with a_house("docker", tmp_path) as house:
+        engine = docker.DockerClient(base_url=SOCKET)
+        with contextlib.closing(engine), contextlib.ExitStack() as theirs:
+            live, candidate = await house.live(), await house.image("1", "well")
+            evidence = engine.containers.get(live.box).commit(pause=False).id
+            theirs.callback(engine.images.remove, evidence)
+            old = f"{live.box}-old"
+            await house.host.create(house.spec(old, live.image))
+            engine.containers.get(old).rename(f"{live.box}-renamed")
+            theirs.callback(engine.containers.get(f"{live.box}-renamed").remove, force=True)
+            for name, image in {"candidate": candidate, "running": evidence, "stopped": evidence}.items():
+                copy = engine.containers.create(image, ["sleep", "60"], name=f"{live.box}-{name}", network_mode="none")
+                theirs.callback(copy.remove, force=True)
+                if name != "stopped":
+                    copy.start()
+            ours = {"label": f"{label.OWNER}={house.owner}"}
+            before = {one.name: one.status for one in engine.containers.list(all=True, filters=ours)}
+
+            released = await let_go(house, stop=True)
+
+            assert released.stopped == released.boxes == (live.box,)
+            after = {one.name: one.status for one in engine.containers.list(all=True, filters=ours)}
+            assert after == {name: status for name, status in before.items() if name != live.box}
+            told = " ".join(released.left)
+            names = [f"{live.box}-{name}" for name in ("candidate", "running", "stopped", "renamed")]
+            assert all(f"{name} is somebody's copy of ours, or was renamed" in told for name in names), told
+            assert {image.id for image in engine.images.list()} >= {candidate, evidence, live.image}
+            found = await survey(house.store, house.host, house.owner, house.substrate)
+            assert found.box is None, "a copy by hand is not adopted as ours"
 
 
 @needs_engine

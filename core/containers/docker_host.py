@@ -301,8 +301,7 @@ class DockerHost:
         def work(api: Any) -> tuple[list[Json], set[str]]:
             ids = [one["Id"] for one in api.containers(all=True, filters=self._ours({}))]
             found = [one for id in ids if (one := inspect(api, id))]
-            running = [one for one in found if one["State"]["Running"]]
-            return found, {one["Name"].lstrip("/") for one in running if plan.by_hand(one, calls.labels_of(api, one))}
+            return found, {one["Name"].lstrip("/") for one in found if plan.by_hand(one, calls.labels_of(api, one))}
 
         found, by_hand = await self._engine.do("The list of boxes", work)
         return [replace(box, by_hand=box.name in by_hand) for box in plan.boxes_among(found, labels)]

@@ -301,7 +301,9 @@ def by_hand(found: Json, image: Mapping[str, str]) -> bool:
 
 
 def is_kept(image: Json) -> bool:
-    """Somebody gave it a name of their own, as to the evidence that they made of a box: that has its labels too."""
+    """Somebody gave it a name of their own, or made it of a box, as evidence: it has a label that only boxes get."""
+    if STATE in (image.get("Labels") or {}):
+        return True
     return any(not tag.startswith(("moss/", "<none>")) for tag in image.get("RepoTags") or ())
 
 

@@ -121,7 +121,7 @@ class BoxState:
     exit_code: int | None = None
     out_of_memory: bool = False
     by_hand: bool = False
-    """It has our labels from its image only: somebody else started it."""
+    """It has our labels from its image only: somebody else made it, be it the engine for a step of a build."""
 
 
 @dataclass(frozen=True, slots=True)

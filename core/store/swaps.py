@@ -48,6 +48,12 @@ async def of_consent(db: AsyncConnection, consent: str) -> Swap | None:
     return _swap(row) if row else None
 
 
+async def listing(db: AsyncConnection, substrate: str) -> list[Swap]:
+    """Oldest first."""
+    query = select(swaps).where(swaps.c.substrate == substrate).order_by(swaps.c.planned_at, swaps.c.id)
+    return [_swap(row) for row in await db.execute(query)]
+
+
 async def in_flight(db: AsyncConnection, substrate: str) -> Swap | None:
     query = select(swaps).where(swaps.c.substrate == substrate, swaps.c.state.in_(SWAP_IN_FLIGHT))
     row = (await db.execute(query)).one_or_none()

@@ -23,7 +23,7 @@ from core.process import safe_env
 from core.repository import Clone
 from core.store import claims, notices, substrates, swaps
 from core.store.store import Store
-from core.swap.plan import adopted_box, box_spec, shared_volume
+from core.swap.plan import adopted_box, box_spec, next_number, shared_volume
 from core.swap.probe import last_words, longest_s, watch
 from core.swap.records import good_of
 from core.swap.survey import (
@@ -135,9 +135,10 @@ async def _look(store: Store, host: Host, owner: str, substrate: Substrate) -> B
     if swap:
         raise Busy(f"{name} is in the middle of {swap.id}; adopt it when that has ended.")
     box = await host.look(live.box) if live else None
+    lives = await host.boxes({label.OWNER: owner, label.SUBSTRATE: name, label.PURPOSE: "live"})
     return Before(
         named=await host.look(substrate.run.box) if substrate.run.box else None,
-        ours=await host.boxes({label.OWNER: owner, label.SUBSTRATE: name, label.PURPOSE: "live"}),
+        ours=[box for box in lives if not box.by_hand],
         versions=versions,
         good=good if good and await host.has_image(good.image) else None,
         sound=live if live and box and box.running and box.image == live.image and not needed else None,
@@ -157,7 +158,7 @@ class Adoption:
 
     @property
     def number(self) -> int:
-        return self.before.versions[-1].number + 1 if self.before.versions else 0
+        return next_number(self.before.versions)
 
     @asynccontextmanager
     async def claimed(self) -> AsyncIterator[None]:

@@ -6,14 +6,14 @@ the new one starts, and nothing is removed before its successor has proved itsel
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from core.containers.host import BoxSpec, BoxState, Limits, Volume, label
 from core.model.errors import BadInput
 from core.model.substrate import Substrate
-from core.model.swap import LastGood, Swap, SwapState
+from core.model.swap import LastGood, Swap, SwapState, Version
 from core.model.value import short
 
 
@@ -206,8 +206,16 @@ def back_box(swap: Swap) -> str:
     return f"moss-{swap.substrate}-{_suffix(swap.id)}-back"
 
 
+def boxes_of(swap: Swap) -> set[str]:
+    return {swap.old_box, swap.new_box, back_box(swap)}
+
+
 def back_boot_id(swap: Swap) -> str:
     return f"{swap.boot_id}-back"
+
+
+def next_number(versions: Sequence[Version]) -> int:
+    return versions[-1].number + 1 if versions else 0
 
 
 def adopted_box(substrate: str, owner: str, number: int) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -17,7 +17,7 @@ from core.model.value import short
 from core.store import claims, consents, marks, notices, runs, substrates, swaps
 from core.store.store import Store
 from core.swap.drift import Looks, differences, looks_of
-from core.swap.plan import back_box
+from core.swap.plan import boxes_of
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ def _of_box(known: Known, box: BoxState) -> Decision | None:
         return None  # it has the labels of its image and none of its own: somebody looks at what was made
     if purpose != LIVE:
         return None if _at_work(known, box.labels) else Decision(Deed.remove_box, box.name, f"its {purpose} is over")
-    if known.needs_adoption or (known.swap and box.name in _boxes_of(known.swap)):
+    if known.needs_adoption or (known.swap and box.name in boxes_of(known.swap)):
         return None
     if known.live and _was_made_as(known.live, box):
         return None  # a person gave it another name, or made a copy: it is for them to say which one stays
@@ -120,10 +120,6 @@ def _at_work(known: Known, labels: Mapping[str, str]) -> bool:
     if run not in known.steps:
         return False
     return labels.get(label.PURPOSE) == CANDIDATE or step is None or step == str(known.steps[run])
-
-
-def _boxes_of(swap: Swap) -> Collection[str]:
-    return {swap.old_box, swap.new_box, back_box(swap)}
 
 
 async def reconcile(store: Store, host: Host, owner: str) -> list[Decision]:
