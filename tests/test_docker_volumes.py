@@ -224,11 +224,39 @@ async def test_whoever_has_a_directory_by_any_path_above_or_below_writes_to_it_t
     assert await stage.host.writers(str(tmp_path / "agents" / "desk-2")) == sorted([beside, boxes["agents"]])
 
 
+async def test_whoever_has_the_directory_of_a_volume_or_another_volume_of_it_writes_to_it_too(
+    stage: Stage, tmp_path: Path
+) -> None:
+    state, mark = tmp_path / "state", f"moss-test-{secrets.token_hex(4)}"
+    state.mkdir()
+    client = docker.from_env()
+    bound = {"type": "none", "o": "bind", "device": str(state)}
+    names = [f"{mark}-{which}" for which in ("own", "another", "plain")]
+    for name in names:
+        client.volumes.create(name, driver_opts=None if name.endswith("plain") else bound)
+    own, another, plain = names
+    try:
+        boxes = [
+            (await stage.started(isolated=False, volume=Volume(source, "/state"))).name
+            for source in (own, another, str(state), str(state.parent), plain)
+        ]
+        beside = boxes.pop()
+        for source in (own, another, str(state)):
+            assert await stage.host.writers(source) == sorted(boxes)
+        assert await stage.host.writers(plain) == [beside]
+        for name in (*boxes, beside):
+            await stage.host.remove(name)
+    finally:
+        for name in names:
+            client.volumes.get(name).remove()
+        client.close()
+
+
 def test_who_only_reads_a_directory_does_not_write_to_it() -> None:
     def found(**mount: object) -> plan.Json:
         return {"Mounts": [{"Type": "bind", "Source": "/srv", "RW": True, **mount}]}
 
-    assert plan.writes_to(found(), "/srv/desk", str)
-    assert not plan.writes_to(found(RW=False), "/srv/desk", str)
-    assert not plan.writes_to(found(Type="tmpfs", Source=""), "/srv/desk", str)
-    assert plan.writes_to(found(Name="desk", Source="/var/lib/docker/volumes/desk/_data"), "desk", str)
+    assert plan.writes_to(found(), "/srv/desk", {}, str)
+    assert not plan.writes_to(found(RW=False), "/srv/desk", {}, str)
+    assert not plan.writes_to(found(Type="tmpfs", Source=""), "/srv/desk", {}, str)
+    assert plan.writes_to(found(Name="desk", Source="/var/lib/docker/volumes/desk/_data"), "desk", {}, str)

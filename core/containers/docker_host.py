@@ -307,13 +307,14 @@ class DockerHost:
         return [replace(box, by_hand=box.name in by_hand) for box in plan.boxes_among(found, labels)]
 
     async def writers(self, volume: str) -> list[str]:
-        # By a path the engine finds only who has the very same one.
-        filters = {} if volume.startswith("/") else {"volume": volume}
         me = self._own_container()  # to have the agents' sockets it may have a directory above, and it writes to none
 
         def work(api: Any) -> list[str]:
+            devices = plan.devices(api.volumes()["Volumes"] or ())
+            # By a path the engine finds only who has the very same one.
+            filters = {} if devices.get(volume, volume).startswith("/") else {"volume": volume}
             found = [inspect(api, one["Id"]) for one in api.containers(filters=filters) if one["Id"] != me]
-            using = [one for one in found if one and plan.writes_to(one, volume, os.path.realpath)]
+            using = [one for one in found if one and plan.writes_to(one, volume, devices, os.path.realpath)]
             return sorted(one["Name"].lstrip("/") for one in using)
 
         return await self._engine.do(f"The volume `{volume}`", work)

@@ -279,13 +279,21 @@ def state_of(found: Json) -> BoxState:
     )
 
 
-def writes_to(found: Json, volume: str, real: Callable[[str], str]) -> bool:
-    """A directory has many paths, and whoever has one above or below it writes to it as well."""
+def devices(volumes: Iterable[Json]) -> dict[str, str]:
+    """What stands for a directory, or a disk, of the engine's machine."""
+    given = {volume["Name"]: (volume.get("Options") or {}).get("device", "") for volume in volumes}
+    return {name: device for name, device in given.items() if device.startswith("/")}
+
+
+def writes_to(found: Json, volume: str, devices: Mapping[str, str], real: Callable[[str], str]) -> bool:
+    """A directory has many paths and any number of volumes, and whoever has one above or below it writes to it too."""
     mounts = [mount for mount in found.get("Mounts") or [] if mount.get("RW")]
-    if not volume.startswith("/"):
+    place = devices.get(volume, volume)
+    if not place.startswith("/"):
         return any(mount.get("Name") == volume for mount in mounts)
-    here = PurePosixPath(real(volume))
-    there = [PurePosixPath(real(mount["Source"])) for mount in mounts if mount.get("Source")]
+    here = PurePosixPath(real(place))
+    sources = [devices.get(mount.get("Name") or "", mount.get("Source")) for mount in mounts]
+    there = [PurePosixPath(real(source)) for source in sources if source]
     return any(here.is_relative_to(other) or other.is_relative_to(here) for other in there)
 
 
