@@ -11,7 +11,7 @@ from pathlib import Path
 from bot.dockerfile import Dockerfile
 from bot.settings import SOCKET_PATH_LIMIT
 from bot.words import line
-from core.containers.host import Portrait
+from core.containers.host import TAKEN, Portrait
 
 DATA = "moss-data"
 GUESSED_PORT = 8080
@@ -207,7 +207,7 @@ def _consent(wishes: Wishes) -> Iterator[str]:
 
 def name_of(directory: Path) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-")[:40].strip("-")
-    return name or "agent"
+    return "agent" if name in ("", TAKEN) else name
 
 
 def _toml(value: str | Sequence[str]) -> str:

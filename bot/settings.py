@@ -21,6 +21,7 @@ from bot import built_in
 from bot.files import Unreadable, text_of
 from bot.sections import GROUP, Announce, Digest, Discord, Evolve, Flags, Installation, Permits, Room, Slack
 from core.coders.catalogue import CoderSettings, anchored
+from core.containers.host import TAKEN
 from core.gateway.settings import GatewaySettings
 from core.model.consent import Policy
 from core.model.errors import BadInput, NotFound
@@ -305,6 +306,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[Sequence[object], str]
         yield ("consent", "approvers"), f"names a group, and {why}; name each person, and leave groups to [permits]"
     for n, substrate in enumerate(settings.substrate):
         run, replay, health, here = substrate.run, substrate.replay, substrate.health, ("substrate", n)
+        if substrate.name == TAKEN:
+            yield (*here, "name"), f"is `{TAKEN}`, as Moss names its own images; choose another name"
+        if substrate.name.endswith("-"):
+            yield (*here, "name"), "ends with a dash, as no image can be named; take it off"
         needs_port = "`health.http`" if health.http else ""
         needs_port = needs_port if replay.kind == "exec" else f"`replay` of the kind {replay.kind}"
         if needs_port and run.port is None:

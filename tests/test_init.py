@@ -255,7 +255,13 @@ def test_the_file_loads_whatever_was_found(tmp_path: Path, coder: str, host: Hos
 
 @pytest.mark.parametrize(
     ("directory", "name"),
-    [("/srv/My Agent (2)", "my-agent-2"), ("/srv/---", "agent"), ("/", "agent"), ("/srv/" + "x" * 80, "x" * 40)],
+    [
+        ("/srv/My Agent (2)", "my-agent-2"),
+        ("/srv/---", "agent"),
+        ("/srv/relay", "agent"),
+        ("/", "agent"),
+        ("/srv/" + "x" * 80, "x" * 40),
+    ],
 )
 def test_an_agent_is_named_after_its_directory(directory: str, name: str) -> None:
     assert name_of(Path(directory)) == name

@@ -226,6 +226,18 @@ def test_a_mistake_about_a_platform_is_named_with_its_place(
     assert words in complaint(tmp_path, GOOD + text, **environ)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("relay", "is `relay`, as Moss names its own images; choose another name."),
+        ("desk-", "ends with a dash, as no image can be named; take it off."),
+    ],
+)
+def test_a_name_that_no_image_of_an_agent_can_have_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    said = complaint(tmp_path, GOOD.replace('name = "desk"', f'name = "{name}"'))
+    assert f"substrate.name: {words}" in said
+
+
 def test_two_substrates_of_one_name_are_refused(tmp_path: Path) -> None:
     second = '[[substrate]]\nname = "desk"\nrepository = "shop"\nhealth.http = "/health"\n'
     assert "two substrates have the same name" in complaint(

@@ -18,10 +18,10 @@ from core.containers import docker_calls as calls
 from core.containers import docker_plan as plan
 from core.containers.docker_engine import Engine, if_there, remove
 from core.containers.docker_plan import Json
-from core.containers.host import BoxSpec, label
+from core.containers.host import TAKEN, BoxSpec, label
 from core.model import errors
 
-_NAME = "moss/relay"
+_NAME = f"moss/{TAKEN}"
 _READY_S = 15.0
 _BUILD_S = 300.0
 _LENT_S = 3600

@@ -15,6 +15,9 @@ import httpx
 
 from core.model.substrate import Build, Substrate
 
+TAKEN = "relay"
+"""The name of the one image that a host makes for itself; those of agents are named after their substrates."""
+
 
 class label:
     """Labels on every image and box that Moss makes."""
