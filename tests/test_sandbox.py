@@ -23,6 +23,7 @@ from core.coders.coder import Brief, Heard, Start, Way
 from core.coders.command import Command
 from core.coders.program import Program
 from core.coders.showing import Secret
+from core.containers import docker_plan
 from core.containers.docker_host import DockerHost
 from core.containers.host import label
 from core.model.replies import Implementation, Role
@@ -356,6 +357,32 @@ async def test_whoever_takes_too_much_of_the_machine_is_ended_and_the_limit_is_n
     monkeypatch.setattr(bubblewrap, "MOST", {"megabytes": 200, "processes": 20})
     said = await jail.complaint(coder)
     assert f"it {why} and was killed" in said
+    assert said.startswith("CoderFailed"), "it may be a mistake"
+
+
+BLOAT = "x = bytearray(400 << 20)"
+"""Touched, so that it is really taken."""
+STARVED = {
+    "itself": BLOAT,
+    "a program that it starts": f"import subprocess, sys; sys.exit(subprocess.call(['python3', '-c', '{BLOAT}']) != 0)",
+    "itself, with another beside it": f"import subprocess; subprocess.Popen(['sleep', '60']); {BLOAT}",
+    "many small ones": (
+        "import os, sys, time\n"
+        "for _ in range(60):\n  if not os.fork():\n    x = bytearray(8 << 20)\n    time.sleep(60)\n"
+        "sys.exit(os.wait()[1])"
+    ),
+}
+
+
+@needs_engine
+@pytest.mark.parametrize("who", STARVED)
+async def test_a_coder_that_meets_the_memory_limit_of_its_container_is_told_of_it(
+    jail: Prison, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coder = Program("greedy", ("python3", "-S", "-c", STARVED[who]), Command(), sandbox=jail.sandbox("container"))
+    monkeypatch.setattr(docker_plan, "CODER_MB", 200)
+    said = await jail.complaint(coder)
+    assert "it took more than 200 MB of memory and was killed" in said
     assert said.startswith("CoderFailed"), "it may be a mistake"
 
 

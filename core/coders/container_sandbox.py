@@ -10,6 +10,7 @@ from pathlib import Path
 from core.coders import post
 from core.coders.coder import STDERR, STDOUT, Brief, Ended, Lane, Order
 from core.coders.showing import Secret, named
+from core.containers import docker_plan as plan
 from core.containers.docker_coder import CoderBox, CoderBoxes
 from core.containers.host import label
 from core.process_table import TAG
@@ -52,7 +53,10 @@ class ContainerSandbox:
                 stdout_to=brief.artefacts / STDOUT,
                 stderr_to=brief.artefacts / STDERR,
             )
-            return post.ended(order, finished, await office.heard_out(), self.name)
+            told = await office.heard_out()
+            if told.starved:
+                told.excess = f"took more than {plan.CODER_MB} MB of memory"
+            return post.ended(order, finished, told, self.name)
 
     def _box(self, order: Order, office: Path, traps: post.Traps) -> CoderBox:
         brief = order.brief

@@ -31,8 +31,10 @@ import witness  # type: ignore[import-not-found]
 _LOOK_S = 0.1
 """How often it is looked what the program takes, and at the kernel's counters; how often what lives on, is a matter of
 hundredths."""
-_FIRST_TO_GO = 500
-"""Where memory is short on the whole machine, the kernel ends what is in here rather than Moss or an agent."""
+_FIRST_TO_GO, _THEN = 500, 400
+"""Where memory is short, the kernel ends the program rather than us, and us rather than Moss or an agent."""
+_OUT_OF_MEMORY = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+"""Where the kernel counts what it ended for the memory of a container, in its second and its first version."""
 _MOST = 20
 """Sentences; a program that tries a thing a thousand times has tried it."""
 
@@ -159,6 +161,7 @@ def start(order: dict[str, Any], post: Post) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            give_way(_FIRST_TO_GO)
             os.setsid()
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
@@ -184,6 +187,11 @@ def start(order: dict[str, Any], post: Post) -> int:
     if wrong:
         raise OSError(int(wrong), os.strerror(int(wrong)))
     return pid
+
+
+def give_way(rank: int) -> None:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(rank))
 
 
 def others() -> list[int]:
@@ -225,6 +233,14 @@ def excess(most: dict[str, int]) -> str | None:
     if pages * os.sysconf("SC_PAGE_SIZE") > most["megabytes"] << 20:
         return f"took more than {most['megabytes']} MB of memory"
     return None
+
+
+def ran_out_of_memory() -> bool:
+    """Whether the kernel ended something in here for it. It says so of a container only."""
+    for path in _OUT_OF_MEMORY:
+        with contextlib.suppress(OSError), open(path) as file:
+            return any(line.startswith("oom_kill ") and int(line.split()[1]) > 0 for line in file)
+    return False
 
 
 def watch(  # noqa: PLR0917
@@ -293,8 +309,7 @@ def lane_opened(order: dict[str, Any]) -> threading.Thread | None:
 
 
 def main(where: str) -> None:
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(_FIRST_TO_GO))
+    give_way(_THEN)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     post = Post(where)
@@ -313,7 +328,10 @@ def main(where: str) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)  # what the program does not read is not held open for it
     code = watch(pid, post, traps, before, deadline, order["most"])
-    lives_on = code is not None and left(order["grace_s"])
+    starved = bool(code) and ran_out_of_memory()
+    if starved:
+        post.tell("starved", True)
+    lives_on = code is not None and not starved and left(order["grace_s"])
     end_all()
     traps.happened()
     for door in traps.doors:

@@ -90,6 +90,8 @@ class Told:
     notes: list[str] = field(default_factory=list)
     excess: str | None = None
     """What it took too much of, for which it was ended."""
+    starved: bool = False
+    """It failed, and the kernel had ended something of it for the memory of the whole container."""
 
 
 @dataclass(slots=True)
@@ -189,6 +191,8 @@ def _hear(told: Told, line: bytes, secrets: Mapping[str, str]) -> None:
             told.notes.append(spelt_out(without_values(what, secrets)))
         case {"excess": str(what)}:
             told.excess = what
+        case {"starved": True}:
+            told.starved = True
         case {"ended": int(code), "left": bool(left)}:
             told.code, told.left = code, left
 
