@@ -28,9 +28,10 @@ from core.clock import system_clock
 from core.coders import catalogue
 from core.coders.coder import Doubtful
 from core.containers.choose import choose
+from core.containers.commit import dockerfile_of
 from core.containers.docker_host import DockerHost
 from core.containers.host import Host, label
-from core.model.errors import BadInput, MossError, Unavailable
+from core.model.errors import BadInput, BuildFailed, MossError, Unavailable
 from core.model.substrate import Substrate
 from core.model.value import new_id
 from core.pipeline.check_substrate import Finding, Outcome, check_substrate
@@ -233,7 +234,7 @@ async def _host(settings: Settings, store: Store | None) -> list[Finding]:
             if not host.isolates:
                 findings.append(warning("isolation", why))
             elif isinstance(host, DockerHost) and answers:
-                findings.append(await _checked("relay", lambda: _relay(host)))
+                findings.append(await _relay(host))
                 findings.append(await _clock(host))
             for substrate in settings.substrate:
                 findings += await _substrate(settings, substrate, host, store)
@@ -245,7 +246,15 @@ async def _host(settings: Settings, store: Store | None) -> list[Finding]:
             await host.close()
 
 
-async def _relay(host: DockerHost) -> str:
+async def _relay(host: DockerHost) -> Finding:
+    """Fetches nothing, and has to go without a relay when one cannot be had otherwise."""
+    with contextlib.suppress(MossError):  # told below
+        if base := await host.relay_lacks():
+            return warning("relay", pitfalls.not_there(base, "of which relays are made,"))
+    return await _checked("relay", lambda: _reached(host))
+
+
+async def _reached(host: DockerHost) -> str:
     """Builds the relay's image when it is not there yet, and reaches one through the data directory."""
     if problem := await host.data_path_problem():
         raise BadInput(problem)
@@ -266,10 +275,13 @@ async def _clock(host: DockerHost) -> Finding:
 
 
 async def _substrate(settings: Settings, substrate: Substrate, host: Host, store: Store | None) -> list[Finding]:
-    name = f"substrate {substrate.name}"
-    findings = [await _checked(name, lambda: _repository(settings, substrate))]
+    name, dockerfiles = f"substrate {substrate.name}", list[str]()
+    findings = [await _checked(name, lambda: _repository(settings, substrate, dockerfiles))]
     findings += pitfalls.of_substrate(substrate, host)
     with contextlib.suppress(MossError):  # the host does not answer, which was told before
+        if isinstance(host, DockerHost):
+            for text in dockerfiles:
+                findings += await _images(substrate, host, text)
         findings += await _way_in(substrate, host, store)
     return findings
 
@@ -287,11 +299,24 @@ async def _way_in(substrate: Substrate, host: Host, store: Store | None) -> list
     return []
 
 
-async def _repository(settings: Settings, substrate: Substrate) -> str:
+async def _images(substrate: Substrate, host: DockerHost, dockerfile: str) -> list[Finding]:
+    """What the first build has to fetch. Nothing is fetched for it here."""
+    name = f"substrate {substrate.name}"
+    try:
+        lacking = await host.lacks(dockerfile)
+    except BuildFailed as problem:
+        return [] if substrate.build.network else [failed(name, problem.sentence)]
+    named = {image: f"which line {number} of its Dockerfile names," for image, number in lacking.items()}
+    return [warning(name, pitfalls.not_there(image, what)) for image, what in named.items()]
+
+
+async def _repository(settings: Settings, substrate: Substrate, dockerfiles: list[str]) -> str:
+    """What is in the Dockerfile there goes into the list."""
     with tempfile.TemporaryDirectory(prefix="moss-") as scratch:
         data = settings.data if installation(settings.data) else Path(scratch)
         clone = await Clone.of(substrate.repository, data / "repos" / f"{substrate.name}.git")
         head = await clone.head(substrate.branch)
+        dockerfiles.append(await dockerfile_of(clone, substrate, head, Path(scratch) / "dockerfile"))
     return f"`{substrate.branch}` of {substrate.repository} is at {head[:12]}"
 
 

@@ -11,11 +11,12 @@ from bot import dockerfile
 from bot.containment import secret
 from bot.dockerfile import Dockerfile
 from bot.moss_toml import CODERS, DATA, Container, Found, HostName, Wishes
+from bot.pitfalls import not_there
 from bot.words import line
 from core.coders.bubblewrap import Bubblewrap
 from core.containers.docker_host import DockerHost
 from core.containers.host import label
-from core.model.errors import BadInput, MossError, Refused, Unavailable
+from core.model.errors import BadInput, BuildFailed, MossError, Refused, Unavailable
 from core.process import safe_env
 from core.repository import git
 from core.swap.survey import commit_of
@@ -35,8 +36,9 @@ async def detect(directory: Path, wishes: Wishes) -> Found:
     branch, files = await _look_into(root, problems)
     dockerfiles = [file for file in files if file.rpartition("/")[2] == "Dockerfile"]
     docker = min(dockerfiles, key=lambda file: (file.count("/"), file), default=None)
-    about = dockerfile.read(await _committed(root, docker)) if docker else Dockerfile()
-    engine, no_engine, container = await _ask_engine(root, wishes, problems)
+    text = await _committed(root, docker) if docker else ""
+    about = dockerfile.read(text) if docker else Dockerfile()
+    engine, no_engine, container = await _ask_engine(root, text, wishes, problems)
     if docker is None and engine:
         problems.append("No Dockerfile is committed, and the engine builds from one; write and commit it.")
     return Found(
@@ -88,13 +90,16 @@ async def _committed(root: Path, file: str) -> str:
     return (await git.ask(_git_dir(root), "cat-file", "blob", f"HEAD:{file}")).text
 
 
-async def _ask_engine(root: Path, wishes: Wishes, problems: list[str]) -> tuple[str | None, str, Container | None]:
+async def _ask_engine(
+    root: Path, text: str, wishes: Wishes, problems: list[str]
+) -> tuple[str | None, str, Container | None]:
     if wishes.host is HostName.process:
         return None, "plain processes, as asked", None
     with tempfile.TemporaryDirectory(prefix="moss-") as scratch:
         host = DockerHost(Path(scratch), "init")
         try:
             engine = await host.ping()
+            problems += await _lacking(host, text)
             return engine, "", await _running(host, root, problems)
         except MossError as problem:
             if wishes.host is HostName.docker:
@@ -102,6 +107,14 @@ async def _ask_engine(root: Path, wishes: Wishes, problems: list[str]) -> tuple[
             return None, problem.sentence, None
         finally:
             await host.close()
+
+
+async def _lacking(host: DockerHost, text: str) -> list[str]:
+    try:
+        lacking = await host.lacks(text)
+    except BuildFailed as problem:
+        return [problem.sentence]
+    return [not_there(image, f"which line {number} of the Dockerfile names,") for image, number in lacking.items()]
 
 
 async def _running(host: DockerHost, root: Path, problems: list[str]) -> Container | None:

@@ -24,6 +24,10 @@ def warning(name: str, sentence: str) -> Finding:
     return Finding(name, Outcome.warning, sentence)
 
 
+def not_there(image: str, what: str) -> str:
+    return f"The image `{image}`, {what} is not on the engine, and has to be fetched; run `docker pull {image}`."
+
+
 def of_consent(policy: Policy) -> Iterator[Finding]:
     """Whether anybody can ever approve anything."""
     count, quorum = len(policy.approvers), policy.quorum

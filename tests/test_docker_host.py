@@ -546,6 +546,8 @@ METHODS: dict[str, Callable[[DockerHost, Path], Awaitable[object]]] = {
     "read": lambda host, _: host.read("t-box", "/etc/passwd"),
     "door": lambda host, _: host.door("t-box").__aenter__(),
     "data_path_problem": lambda host, _: host.data_path_problem(),
+    "relay_lacks": lambda host, _: host.relay_lacks(),
+    "lacks": lambda host, _: host.lacks("FROM python"),
     "clock": lambda host, _: host.clock(),
     "has_relay": lambda host, _: host.has_relay(),
     "running": lambda host, _: host.running(),

@@ -318,6 +318,18 @@ async def test_an_engine_with_another_clock_is_found(ahead_s: float | None, leve
 
 
 @needs_engine
+async def test_where_relays_cannot_be_made_of_what_is_there_nothing_is_fetched_for_them(tmp_path: Path) -> None:
+    gone = "moss-test.invalid/gone:1"
+    host = DockerHost(tmp_path, "me", relay_base=gone)
+    try:
+        found = await doctor._relay(host)
+    finally:
+        await host.close()
+    assert found.level is Outcome.warning
+    assert found.sentence.endswith(f"is not on the engine, and has to be fetched; run `docker pull {gone}`.")
+
+
+@needs_engine
 async def test_the_clock_of_a_real_engine_can_be_read(tmp_path: Path) -> None:
     host = DockerHost(tmp_path, "me")
     try:

@@ -272,6 +272,34 @@ def test_a_path_that_is_too_long_for_a_socket_is_not_proposed() -> None:
     assert data_directory(Path("/srv") / ("x" * 90) / "shop") == "~/.moss/shop"
 
 
+# Images that are not there
+
+
+@needs_engine
+def test_an_image_that_the_first_build_has_to_fetch_is_named(shop: Path) -> None:
+    gone = f"moss-test.invalid/gone:{secrets.token_hex(4)}"
+    text = (shop / "Dockerfile").read_text()
+    (shop / "Dockerfile").write_text(text.replace(BASE_IMAGE, gone))
+    git(shop, "commit", "--quiet", "--all", "--message", "another base")
+    mend = f"is not on the engine, and has to be fetched; run `docker pull {gone}`."
+    said = init(shop, "--json").data["problems"]
+    assert said == [f"The image `{gone}`, which line 1 of the Dockerfile names, {mend}"]
+    found = moss("doctor", "--json", config=shop / "moss.toml").data
+    told = [finding["sentence"] for finding in found if finding["name"] == "substrate shop"]
+    assert f"The image `{gone}`, which line 1 of its Dockerfile names, {mend}" in told
+
+    (shop / "Dockerfile").write_text(f"FROM --platform=linux/arm64 {BASE_IMAGE}\n")
+    git(shop, "commit", "--quiet", "--all", "--message", "another platform")
+    wanted = "wants an image of a platform, which may have to be fetched"
+    assert wanted in init(shop, "--force", "--json").data["problems"][0]
+    bad = [
+        each["sentence"]
+        for each in moss("doctor", "--json", config=shop / "moss.toml").data
+        if each["level"] == "failed"
+    ]
+    assert any(wanted in sentence for sentence in bad)
+
+
 # A running container
 
 

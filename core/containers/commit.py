@@ -26,7 +26,7 @@ async def image_of(
     `work` is a directory that the files of both may be laid into."""
     source = work / "source"
     await clone.export(commit, source)
-    approved = await _dockerfile_of(clone, substrate, base, work / "approved")
+    approved = await dockerfile_of(clone, substrate, base, work / "approved")
     labels = {
         **labels,
         label.SUBSTRATE: substrate.name,
@@ -40,8 +40,8 @@ async def image_of(
         await to_its_end(Redactor().file, log)
 
 
-async def _dockerfile_of(clone: Clone, substrate: Substrate, commit: str, where: Path) -> str:
-    """Empty where there is none, or a link."""
+async def dockerfile_of(clone: Clone, substrate: Substrate, commit: str, where: Path) -> str:
+    """As it stands in a commit; empty where there is none, or a link."""
     path = posixpath.normpath(posixpath.join(substrate.build.context, substrate.build.dockerfile))
     await clone.put_tests(commit, [f"/{path}"], where)
     file = where.resolve() / path

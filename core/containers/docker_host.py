@@ -81,6 +81,16 @@ class DockerHost:
         """Whether the image of relays is there, made by this Moss or by another one."""
         return await self._relays.has_image()
 
+    async def relay_lacks(self) -> str | None:
+        """The image that has to be fetched before there can be relays."""
+        return await self._relays.lacks()
+
+    async def lacks(self, dockerfile: str) -> dict[str, int]:
+        """The images that a build of this Dockerfile has to fetch, and in which line each is named. Raises BuildFailed
+        when that cannot be said."""
+        named = await asyncio.to_thread(docker_fetches.images, dockerfile)
+        return {image: line for image, line in named.items() if not await self.has_image(image)}
+
     async def tidy(self) -> list[str]:
         before = (await self.clock()).timestamp() - self.young_s
         gone, boxes = await self._engine.do("The tidying", lambda api: calls.tidy(api, self._ours({}), before))

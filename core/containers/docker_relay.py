@@ -159,16 +159,25 @@ class Relays:
 
     async def image(self) -> str:
         """The digest of the relay's image, which is built from our own file on first use."""
+        files, content = self._recipe()
+        async with self._image_is_sought:
+            return await self._found(f"{_NAME}:{content}") or await self._build(files, content)
+
+    async def lacks(self) -> str | None:
+        _, content = self._recipe()
+        there = await self._found(f"{_NAME}:{content}") or await self._found(self._base)
+        return None if there else self._base
+
+    def _recipe(self) -> tuple[Mapping[str, bytes], str]:
+        """The files of the relay's image, and its tag. A stage of a candidate's may carry any label, but no tag."""
         source = Path(__file__).with_name("relay.py").read_bytes()
         dockerfile = _DOCKERFILE.format(base=self._base).encode()
-        content = sha256(source + dockerfile).hexdigest()[:16]
-        # By its tag, which no Dockerfile can set: a stage of a candidate's may carry any label.
-        tag = f"{_NAME}:{content}"
-        async with self._image_is_sought:
-            found = await self._engine.do("The relay's image", if_there(lambda api: cast(Json, api.inspect_image(tag))))
-            if found:
-                return cast(str, found["Id"])
-            return await self._build({"relay.py": source, "Dockerfile": dockerfile}, content)
+        return {"relay.py": source, "Dockerfile": dockerfile}, sha256(source + dockerfile).hexdigest()[:16]
+
+    async def _found(self, image: str) -> str | None:
+        asked = if_there(lambda api: cast(Json, api.inspect_image(image)))
+        found = await self._engine.do("The relay's image", asked)
+        return cast(str, found["Id"]) if found else None
 
     async def has_image(self) -> bool:
         return bool(await self._engine.do("The relay's image", lambda api: api.images(name=_NAME)))
