@@ -33,7 +33,7 @@ class Bench:
             evidence=evidence,
             artefacts=self.where / "artefacts",
             may_write=role is Role.implement,
-            timeout_s=20,
+            timeout_s=40,
         )
         return replace(brief, **different)  # type: ignore[arg-type]
 
