@@ -66,6 +66,7 @@ class InstantCoder:
 class InstantHost:
     name: str = "instant"
     isolates: bool = True
+    silence_s: float = 0.0
     built: list[dict[str, str]] = field(default_factory=list)
     """The labels of each image."""
     standing: dict[str, BoxState] = field(default_factory=dict)
