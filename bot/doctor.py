@@ -275,13 +275,18 @@ async def _clock(host: DockerHost) -> Finding:
 
 
 async def _substrate(settings: Settings, substrate: Substrate, host: Host, store: Store | None) -> list[Finding]:
-    name, dockerfiles = f"substrate {substrate.name}", list[str]()
-    findings = [await _checked(name, lambda: _repository(settings, substrate, dockerfiles))]
+    name, dockerfile = f"substrate {substrate.name}", ""
+
+    async def repository() -> str:
+        nonlocal dockerfile
+        sentence, dockerfile = await _repository(settings, substrate)
+        return sentence
+
+    findings = [await _checked(name, repository)]
     findings += pitfalls.of_substrate(substrate, host)
     with contextlib.suppress(MossError):  # the host does not answer, which was told before
         if isinstance(host, DockerHost):
-            for text in dockerfiles:
-                findings += await _images(substrate, host, text)
+            findings += await _images(name, host, dockerfile, substrate.build.network)
         findings += await _way_in(substrate, host, store)
     return findings
 
@@ -299,25 +304,22 @@ async def _way_in(substrate: Substrate, host: Host, store: Store | None) -> list
     return []
 
 
-async def _images(substrate: Substrate, host: DockerHost, dockerfile: str) -> list[Finding]:
+async def _images(name: str, host: DockerHost, dockerfile: str, network: bool) -> list[Finding]:
     """What the first build has to fetch. Nothing is fetched for it here."""
-    name = f"substrate {substrate.name}"
     try:
-        lacking = await host.lacks(dockerfile)
+        return [warning(name, sentence) for sentence in await pitfalls.to_fetch(host, dockerfile)]
     except BuildFailed as problem:
-        return [] if substrate.build.network else [failed(name, problem.sentence)]
-    named = {image: f"which line {number} of its Dockerfile names," for image, number in lacking.items()}
-    return [warning(name, pitfalls.not_there(image, what)) for image, what in named.items()]
+        return [] if network else [failed(name, problem.sentence)]
 
 
-async def _repository(settings: Settings, substrate: Substrate, dockerfiles: list[str]) -> str:
-    """What is in the Dockerfile there goes into the list."""
+async def _repository(settings: Settings, substrate: Substrate) -> tuple[str, str]:
+    """A sentence on it, and the Dockerfile there."""
     with tempfile.TemporaryDirectory(prefix="moss-") as scratch:
         data = settings.data if installation(settings.data) else Path(scratch)
         clone = await Clone.of(substrate.repository, data / "repos" / f"{substrate.name}.git")
         head = await clone.head(substrate.branch)
-        dockerfiles.append(await dockerfile_of(clone, substrate, head, Path(scratch) / "dockerfile"))
-    return f"`{substrate.branch}` of {substrate.repository} is at {head[:12]}"
+        dockerfile = await dockerfile_of(clone, substrate, head, Path(scratch) / "dockerfile")
+    return f"`{substrate.branch}` of {substrate.repository} is at {head[:12]}", dockerfile
 
 
 async def _lives(substrate: Substrate, host: Host, store: Store | None) -> bool:

@@ -11,7 +11,7 @@ from bot import dockerfile
 from bot.containment import secret
 from bot.dockerfile import Dockerfile
 from bot.moss_toml import CODERS, DATA, Container, Found, HostName, Wishes
-from bot.pitfalls import not_there
+from bot.pitfalls import to_fetch
 from bot.words import line
 from core.coders.bubblewrap import Bubblewrap
 from core.containers.docker_host import DockerHost
@@ -99,7 +99,10 @@ async def _ask_engine(
         host = DockerHost(Path(scratch), "init")
         try:
             engine = await host.ping()
-            problems += await _lacking(host, text)
+            try:
+                problems += await to_fetch(host, text)
+            except BuildFailed as problem:
+                problems.append(problem.sentence)
             return engine, "", await _running(host, root, problems)
         except MossError as problem:
             if wishes.host is HostName.docker:
@@ -107,14 +110,6 @@ async def _ask_engine(
             return None, problem.sentence, None
         finally:
             await host.close()
-
-
-async def _lacking(host: DockerHost, text: str) -> list[str]:
-    try:
-        lacking = await host.lacks(text)
-    except BuildFailed as problem:
-        return [problem.sentence]
-    return [not_there(image, f"which line {number} of the Dockerfile names,") for image, number in lacking.items()]
 
 
 async def _running(host: DockerHost, root: Path, problems: list[str]) -> Container | None:

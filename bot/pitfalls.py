@@ -8,6 +8,7 @@ from bot.places import ROOM, place_named
 from bot.settings import Settings
 from core.coders.catalogue import CoderSettings, RoleSettings
 from core.coders.program import missing_script
+from core.containers.docker_host import DockerHost
 from core.containers.host import Host, untrusted
 from core.model.consent import Policy
 from core.model.errors import BadInput
@@ -26,6 +27,12 @@ def warning(name: str, sentence: str) -> Finding:
 
 def not_there(image: str, what: str) -> str:
     return f"The image `{image}`, {what} is not on the engine, and has to be fetched; run `docker pull {image}`."
+
+
+async def to_fetch(host: DockerHost, dockerfile: str) -> list[str]:
+    """What a build of it has to fetch first. Raises BuildFailed when that cannot be said."""
+    lacking = await host.lacks(dockerfile)
+    return [not_there(image, f"which line {number} of the Dockerfile names,") for image, number in lacking.items()]
 
 
 def of_consent(policy: Policy) -> Iterator[Finding]:

@@ -286,7 +286,7 @@ def test_an_image_that_the_first_build_has_to_fetch_is_named(shop: Path) -> None
     assert said == [f"The image `{gone}`, which line 1 of the Dockerfile names, {mend}"]
     found = moss("doctor", "--json", config=shop / "moss.toml").data
     told = [finding["sentence"] for finding in found if finding["name"] == "substrate shop"]
-    assert f"The image `{gone}`, which line 1 of its Dockerfile names, {mend}" in told
+    assert f"The image `{gone}`, which line 1 of the Dockerfile names, {mend}" in told
 
     (shop / "Dockerfile").write_text(f"FROM --platform=linux/arm64 {BASE_IMAGE}\n")
     git(shop, "commit", "--quiet", "--all", "--message", "another platform")

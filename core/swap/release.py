@@ -33,21 +33,15 @@ class Released:
 async def what_lives(store: Store, host: Host, owner: str, substrate: str) -> list[BoxState]:
     """The boxes that may write to the agent's volume: those that Moss made to be live, and the one that was adopted."""
     async with store.reading() as db:
-        last = (await swaps.versions(db, substrate))[-1:]
-    recorded = await _recorded(store, owner, substrate)
+        versions, planned = await swaps.versions(db, substrate), await swaps.listing(db, substrate)
+    cut_off = adopted_box(substrate, owner, next_number(versions))  # by an adoption that did not come to its end
+    recorded = {cut_off, *(version.box for version in versions)}.union(*map(boxes_of, planned))
+    last = versions[-1:]
     made = await host.boxes({label.OWNER: owner, label.SUBSTRATE: substrate, label.PURPOSE: LIVE})
     boxes = [box for box in made if box.name in recorded and not box.by_hand]
     if last and last[0].box not in {box.name for box in made} and (adopted := await host.look(last[0].box)):
         boxes = [*boxes, adopted]
     return boxes
-
-
-async def _recorded(store: Store, owner: str, substrate: str) -> set[str]:
-    """What boxes of this agent are named, one of an adoption that was cut off among them."""
-    async with store.reading() as db:
-        versions, planned = await swaps.versions(db, substrate), await swaps.listing(db, substrate)
-    cut_off = adopted_box(substrate, owner, next_number(versions))
-    return {cut_off, *(version.box for version in versions)}.union(*map(boxes_of, planned))
 
 
 async def release(store: Store, host: Host, owner: str, substrate: Substrate, who: str, *, stop: bool) -> Released:
@@ -61,7 +55,7 @@ async def _let_go(
     store: Store, host: Host, owner: str, substrate: Substrate, holding: claims.Held, *, stop: bool
 ) -> Released:
     name = substrate.name
-    lives, recorded = await what_lives(store, host, owner, name), await _recorded(store, owner, name)
+    lives = await what_lives(store, host, owner, name)
     stopped, removed, left = [], [], []
     for box in lives:
         ours = box.labels.get(label.OWNER) == owner
@@ -74,11 +68,13 @@ async def _let_go(
             await holding.on(box.name)
             await host.remove(box.name)
             removed.append(box.name)
-    mine = {label.OWNER: owner, label.SUBSTRATE: name}
+    mine, seen_to = {label.OWNER: owner, label.SUBSTRATE: name}, {box.name for box in lives}
     for box in await host.boxes(mine):
-        if box.by_hand or (box.labels.get(label.PURPOSE) == LIVE and box.name not in recorded):
+        if box.name in seen_to:
+            continue
+        if box.by_hand or box.labels.get(label.PURPOSE) == LIVE:
             left.append(f"The box {box.name} is somebody's copy of ours, or was renamed; stop and remove it yourself.")
-        elif box.labels.get(label.PURPOSE) != LIVE:
+        else:
             await holding.on(box.name)
             await host.remove(box.name)
             removed.append(box.name)

@@ -292,7 +292,7 @@ async def theatre(
     git(repository, "commit", "--quiet", "--message=The agent")
     (root / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in TASKS))
     argv, scenario = scripted(root)
-    argv = (argv[0], "-S", "-E", str(coder or Path(__file__).with_name("scripted.py")), *argv[2:])
+    argv = (argv[0], "-S", "-E", str(coder or argv[1]), *argv[2:])
     if before:
         argv = (argv[0], "-S", "-E", str(before), *argv)
     (root / "moss.toml").write_text(config.format(argv=json.dumps(argv)) + more)
